@@ -1,0 +1,28 @@
+//! Cryptography of the repository: keys and what is sealed with them.
+//!
+//! Pure: bytes in, bytes out; randomness comes as an argument. Does not know what the sealed bytes
+//! mean (see `format`) nor where they are stored. `docs/security.md` states what each part defends.
+
+pub mod aead;
+pub mod envelope;
+pub mod keys;
+pub mod slot;
+
+/// Why sealed bytes were refused.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CryptoError {
+    /// Too short, or a header that no version of this program writes.
+    #[error("malformed header: {0}")]
+    Malformed(&'static str),
+    /// Written by a newer program.
+    #[error("unsupported {what} {found}: a newer restow wrote this")]
+    Unsupported {
+        /// Which number is not known.
+        what: &'static str,
+        /// Its value.
+        found: u32,
+    },
+    /// Authentication failed: the bytes were changed, moved, or belong to another repository.
+    #[error("authentication failed: the stored bytes are damaged or not from this repository")]
+    NotAuthentic,
+}

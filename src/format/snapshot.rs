@@ -1,0 +1,142 @@
+//! Snapshot manifests: who backed up what and when, and the roots of the recipes. JSON, sealed.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::FormatError;
+use super::name::Name;
+use super::recipe::Root;
+use crate::id::{ChunkId, ObjectName};
+
+/// One backup run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Format of this manifest, 1.
+    pub version: u32,
+    /// When the backup began.
+    pub time: Timestamp,
+    /// The machine it is of.
+    pub host: String,
+    /// The user who ran it.
+    #[serde(default)]
+    pub user: String,
+    /// Words for finding it again.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The snapshot whose chunks the deltas of this one were made against.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ObjectName>,
+    /// The snapshot that this one replaced when its tags were changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<ObjectName>,
+    /// The streams, by name.
+    pub streams: Vec<StreamEntry>,
+    /// What the run cost.
+    #[serde(default)]
+    pub summary: Summary,
+    /// The program that wrote it.
+    #[serde(default)]
+    pub program: String,
+    /// What newer programs wrote; kept when a snapshot is rewritten.
+    #[serde(flatten)]
+    pub extra: BTreeMap<String, serde_json::Value>,
+}
+
+/// One stream of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamEntry {
+    /// Its name.
+    pub name: Name,
+    /// Plain bytes.
+    pub size: u64,
+    /// Chunks, repeats counted.
+    pub chunks: u64,
+    /// The recipe's root: equal roots are equal contents within one repository.
+    pub root: ChunkId,
+}
+
+impl StreamEntry {
+    /// The stream with this name and recipe.
+    pub fn new(name: Name, root: Root) -> Self {
+        Self { name, size: root.total_bytes, chunks: root.chunks, root: root.id }
+    }
+}
+
+/// What a run read and added.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Summary {
+    /// Bytes read from the sources.
+    pub read_bytes: u64,
+    /// Of these, in chunks that were there already.
+    pub dedup_bytes: u64,
+    /// Of these, in chunks stored as a difference.
+    pub delta_bytes: u64,
+    /// Of these, in chunks stored whole.
+    pub new_bytes: u64,
+    /// Bytes of packs, idx objects and the manifest's share that were added.
+    pub added_bytes: u64,
+    /// Chunks met.
+    pub chunks: u64,
+    /// Of these, new ones.
+    pub new_chunks: u64,
+    /// Time the run took.
+    pub seconds: f64,
+}
+
+impl Snapshot {
+    /// Encodes the manifest.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a manifest holds nothing that JSON cannot")
+    }
+
+    /// Decodes a manifest.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let snapshot: Self =
+            serde_json::from_slice(bytes).map_err(|_| FormatError::Invalid("snapshot manifest"))?;
+        if snapshot.version == 1 {
+            Ok(snapshot)
+        } else {
+            Err(FormatError::Invalid("snapshot version: a newer restow wrote this"))
+        }
+    }
+
+    /// The stream whose name is `path`, slashes at the start aside.
+    pub fn stream(&self, path: &[u8]) -> Option<&StreamEntry> {
+        let wanted = Name::new(path);
+        self.streams.iter().find(|stream| stream.name.relative() == wanted.relative())
+    }
+
+    /// Plain bytes of all streams.
+    pub fn total_bytes(&self) -> u64 {
+        self.streams.iter().map(|stream| stream.size).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trips_and_keeps_what_it_does_not_know() {
+        let text = r#"{"version":1,"time":"2026-01-02T03:04:05.000000006Z","host":"db1",
+            "streams":[{"name":"a","size":1,"chunks":1,"root":"00"}],"later":{"x":1}}"#;
+        let text = text.replace("\"00\"", &format!("\"{}\"", "00".repeat(32)));
+        let snapshot = Snapshot::decode(text.as_bytes()).unwrap();
+        assert_eq!(snapshot.extra["later"]["x"], 1);
+        assert_eq!(Snapshot::decode(&snapshot.encode()).unwrap(), snapshot);
+        assert!(snapshot.stream(b"/a").is_some() && snapshot.stream(b"b").is_none());
+    }
+
+    #[test]
+    fn newer_and_broken_manifests_are_refused() {
+        assert!(Snapshot::decode(b"{}").is_err());
+        let text = r#"{"version":2,"time":"2026-01-02T03:04:05Z","host":"","streams":[]}"#;
+        assert!(Snapshot::decode(text.as_bytes()).unwrap_err().to_string().contains("newer"));
+    }
+}
