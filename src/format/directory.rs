@@ -72,8 +72,9 @@ pub struct BlobEntry<I = ChunkId> {
     pub generation: u32,
     /// Deltas to decode before this one's bytes stand: 0 for a chunk stored whole.
     pub depth: u8,
-    /// What the delta is against, in this order; empty unless the codec is `Delta`.
-    pub bases: Vec<I>,
+    /// What the delta is against, in this order; empty unless the codec is `Delta`. Keys are enough:
+    /// the id of the decoded chunk proves that the right bases were used.
+    pub bases: Vec<ChunkKey>,
 }
 
 /// An entry as idx objects and the local index hold it.
@@ -89,7 +90,7 @@ impl BlobEntry {
             plain_len: self.plain_len,
             generation: self.generation,
             depth: self.depth,
-            bases: self.bases.iter().map(ChunkId::key).collect(),
+            bases: self.bases.clone(),
         }
     }
 
@@ -124,7 +125,7 @@ pub fn encode<I: BlobName>(entries: &[BlobEntry<I>]) -> Vec<u8> {
         if entry.codec == Codec::Delta {
             encoder.number(entry.generation.into()).byte(entry.depth).byte(entry.bases.len() as u8);
             for base in &entry.bases {
-                encoder.fixed(base.bytes());
+                encoder.fixed(base.as_bytes());
             }
         }
     }
@@ -163,7 +164,7 @@ fn decode_entry<I: BlobName>(decoder: &mut Decoder) -> Result<BlobEntry<I>, Form
             return Err(FormatError::Invalid("delta"));
         }
         for _ in 0..count {
-            entry.bases.push(I::read(decoder)?);
+            entry.bases.push(ChunkKey::read(decoder)?);
         }
     }
     Ok(entry)
@@ -186,7 +187,7 @@ pub(crate) mod tests {
                     plain_len,
                     generation: if delta { stored_len } else { 0 },
                     depth: if delta { depth } else { 0 },
-                    bases: if delta { vec![ChunkId([depth; 32]); 1 + depth as usize % 8] } else { vec![] },
+                    bases: if delta { vec![ChunkKey([depth; 16]); 1 + depth as usize % 8] } else { vec![] },
                 }
             }),
             0..20,

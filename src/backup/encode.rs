@@ -1,0 +1,141 @@
+//! Encoding new chunks: as a difference where the parent has something alike, else whole.
+//!
+//! Every result is decoded and compared before it is stored: bugs of compressors and bad memory
+//! have damaged the repositories of other systems.
+
+use crossbeam_channel::Receiver;
+
+use super::Shared;
+use super::parent::ParentChunk;
+use super::stream::WorkItem;
+use crate::compress::{Compressor, Decompressor};
+use crate::crypto::keys::BlobKind;
+use crate::delta::{self, Lineage};
+use crate::error::{Error, Result};
+use crate::format::directory::{BlobEntry, Codec};
+use crate::format::pack::{EncodedBlob, whole_entry};
+use crate::format::snapshot::Summary;
+use crate::id::ChunkKey;
+use crate::progress::Progress;
+use crate::repository::reader::{ChunkReader, Scratch};
+
+/// A delta of at most one part in this many is taken without trying how small the whole chunk gets.
+const CLEARLY_SMALL: usize = 16;
+
+/// Encodes batches until there are no more. Returns what was stored how.
+pub fn encode_all(shared: &Shared<'_>, queue: Receiver<Vec<WorkItem>>) -> Result<Summary> {
+    let mut encoder = Encoder {
+        shared,
+        reader: ChunkReader::new(shared.repository),
+        scratch: Scratch::new()?,
+        compressor: Compressor::new(shared.compression)?,
+        verifier: Decompressor::new()?,
+        summary: Summary::default(),
+    };
+    for batch in queue {
+        for item in batch {
+            if shared.should_stop() {
+                return Err(Error::Interrupted);
+            }
+            let blob = encoder.encode(&item)?;
+            drop(item);
+            Progress::add(&shared.progress.stored_bytes, blob.payload.len() as u64);
+            shared.writer.add(BlobKind::Data, blob)?;
+        }
+    }
+    Ok(encoder.summary)
+}
+
+struct Encoder<'a> {
+    shared: &'a Shared<'a>,
+    reader: ChunkReader<'a>,
+    scratch: Scratch,
+    compressor: Compressor,
+    verifier: Decompressor,
+    summary: Summary,
+}
+
+impl Encoder<'_> {
+    fn encode(&mut self, item: &WorkItem) -> Result<EncodedBlob> {
+        let length = item.bytes.len() as u64;
+        if let Some(blob) = self.delta(item)? {
+            self.summary.delta_bytes += length;
+            Progress::add(&self.shared.progress.delta_bytes, length);
+            return Ok(blob);
+        }
+        self.summary.new_bytes += length;
+        Progress::add(&self.shared.progress.new_bytes, length);
+        let frame = self.compressor.plain(&item.bytes)?;
+        if frame.len() >= item.bytes.len() {
+            let entry = whole_entry(item.id, Codec::Raw, item.bytes.len());
+            return Ok(EncodedBlob { entry, payload: item.bytes.to_vec() });
+        }
+        let decoded = self.verifier.plain(&frame, item.bytes.len());
+        verify(decoded.is_ok_and(|decoded| decoded == item.bytes))?;
+        let entry = whole_entry(item.id, Codec::Zstd, item.bytes.len());
+        Ok(EncodedBlob { entry, payload: frame })
+    }
+
+    fn delta(&mut self, item: &WorkItem) -> Result<Option<EncodedBlob>> {
+        let Some(lineage) = self.choose_bases(&item.candidates, item.bytes.len())? else {
+            return Ok(None);
+        };
+        // A base that cannot be read is no reason to fail: the chunk is stored whole.
+        let Ok(prefix) = self.read_bases(&lineage.bases) else { return Ok(None) };
+        let frame = self.compressor.delta(&prefix, &item.bytes)?;
+        if !self.is_worth_it(&frame, item)? {
+            return Ok(None);
+        }
+        let decoded = self.verifier.delta(&prefix, &frame, item.bytes.len());
+        verify(decoded.is_ok_and(|decoded| decoded == item.bytes))?;
+        let entry = BlobEntry {
+            id: item.id,
+            codec: Codec::Delta,
+            stored_len: 0,
+            plain_len: item.bytes.len() as u32,
+            generation: lineage.generation,
+            depth: lineage.depth,
+            bases: lineage.bases,
+        };
+        Ok(Some(EncodedBlob { entry, payload: frame }))
+    }
+
+    fn choose_bases(&self, candidates: &[ParentChunk], length: usize) -> Result<Option<Lineage>> {
+        if candidates.is_empty() {
+            return Ok(None);
+        }
+        let keys: Vec<ChunkKey> = candidates.iter().map(|chunk| chunk.id.key()).collect();
+        let index = self.shared.repository.index();
+        let mut look_up = |key: &ChunkKey| -> Result<Option<delta::BaseInfo>> {
+            Ok(index.find(key)?.map(|found| delta::BaseInfo::of(found.entry())))
+        };
+        delta::choose(&keys, length, &mut look_up)
+    }
+
+    fn read_bases(&mut self, bases: &[ChunkKey]) -> Result<Vec<u8>> {
+        let mut prefix = Vec::new();
+        for base in bases {
+            prefix.extend_from_slice(&self.reader.base(base, &mut self.scratch)?);
+        }
+        Ok(prefix)
+    }
+
+    fn is_worth_it(&mut self, frame: &[u8], item: &WorkItem) -> Result<bool> {
+        if frame.len() <= item.bytes.len() / CLEARLY_SMALL {
+            return Ok(true);
+        }
+        let whole = self.compressor.plain(&item.bytes)?;
+        Ok(frame.len() * 10 <= whole.len() * 7)
+    }
+}
+
+fn verify(is_same: bool) -> Result<()> {
+    if is_same {
+        return Ok(());
+    }
+    Err(Error::Conflict(
+        "a compressed chunk did not decode to what went in: the memory of this machine may be \
+         faulty; nothing of this chunk was stored"
+            .into(),
+    ))
+}

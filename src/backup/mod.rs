@@ -1,0 +1,313 @@
+//! Backing up streams: read, chunk, hash, look up, delta, compress, seal, store, commit.
+//!
+//! One thread reads a stream, one cuts and plans it, a few encode what is new, one stores packs.
+//! All queues are bounded, so memory does not grow with the input. A snapshot is committed only
+//! when every stream was read to an end that its source calls good.
+
+mod encode;
+mod input;
+mod parent;
+mod stream;
+
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use crossbeam_channel::bounded;
+use jiff::Timestamp;
+
+use crate::chunker::Chunker;
+use crate::compress::Settings;
+use crate::error::{Error, Result};
+use crate::format::name::Name;
+use crate::format::snapshot::{Snapshot, StreamEntry, Summary};
+use crate::id::ObjectName;
+use crate::progress::Progress;
+use crate::repository::Repository;
+use crate::repository::snapshots::{Filter, NamedSnapshot};
+use crate::repository::writer::BlobWriter;
+use crate::source::StreamInput;
+
+/// One stream to back up.
+pub struct StreamSource {
+    /// Its name in the snapshot.
+    pub name: Name,
+    /// Where it comes from.
+    pub input: Box<dyn StreamInput>,
+    /// Fewer bytes than this are a failure.
+    pub min_bytes: u64,
+}
+
+/// Which snapshot the deltas are made against.
+#[derive(Debug, Clone, Default)]
+pub enum ParentChoice {
+    /// The newest one of the same host that holds a stream of the same name, for each stream.
+    #[default]
+    Newest,
+    /// This one.
+    Snapshot(Box<NamedSnapshot>),
+    /// None: what is new is stored whole.
+    None,
+}
+
+/// What to back up and how.
+pub struct BackupOptions {
+    /// The streams.
+    pub streams: Vec<StreamSource>,
+    /// Host to record.
+    pub host: String,
+    /// User to record.
+    pub user: String,
+    /// Tags to record.
+    pub tags: Vec<String>,
+    /// For people.
+    pub description: Option<String>,
+    /// Time to record; now where not given.
+    pub time: Option<Timestamp>,
+    /// What to make deltas against.
+    pub parent: ParentChoice,
+    /// Do everything but store.
+    pub dry_run: bool,
+    /// Threads that encode; 0 for as many as there are processors.
+    pub threads: usize,
+    /// Compression settings.
+    pub compression: Settings,
+    /// Name and version of the program.
+    pub program: String,
+}
+
+impl Default for BackupOptions {
+    fn default() -> Self {
+        Self {
+            streams: Vec::new(),
+            host: String::new(),
+            user: String::new(),
+            tags: Vec::new(),
+            description: None,
+            time: None,
+            parent: ParentChoice::Newest,
+            dry_run: false,
+            threads: 0,
+            compression: Settings::default(),
+            program: concat!("restow ", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+}
+
+/// What came of a backup.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Name of the snapshot; `None` for a dry run.
+    pub name: Option<ObjectName>,
+    /// The manifest.
+    pub snapshot: Snapshot,
+}
+
+/// Runs a backup. On interruption and on a failing source, what was stored so far is committed
+/// without a snapshot, so that the next run does not store it again.
+pub fn run(repository: &Repository, options: BackupOptions, progress: &Progress) -> Result<Report> {
+    check_names(&options.streams)?;
+    let started = repository.environment().clock.now();
+    let time = options.time.unwrap_or(started);
+    let newest = newest_of_host(repository, &options)?;
+    let parents: Vec<Option<(ObjectName, StreamEntry)>> = options
+        .streams
+        .iter()
+        .map(|stream| choose_parent(&options.parent, &newest, &stream.name))
+        .collect();
+    let mut snapshot = Snapshot {
+        version: 1,
+        time,
+        host: options.host,
+        user: options.user,
+        tags: options.tags,
+        description: options.description,
+        parent: parents.iter().flatten().map(|(name, _)| *name).next(),
+        original: None,
+        streams: Vec::new(),
+        summary: Summary::default(),
+        program: options.program,
+        extra: Default::default(),
+    };
+    let writer = BlobWriter::new(repository, options.dry_run);
+    let shared = Shared {
+        repository,
+        writer: &writer,
+        progress,
+        chunker: Chunker::new(repository.config().stream_chunks, repository.keys().gear_key()),
+        compression: options.compression,
+    };
+    let sources = options.streams.into_iter().zip(parents).collect();
+    let streams = shared.store_streams(sources, thread_count(options.threads));
+    let (streams, outcomes) = match streams {
+        Ok(finished) => finished,
+        Err(error) => {
+            keep_what_is_stored(&writer, &error);
+            return Err(error);
+        }
+    };
+    snapshot.streams = streams;
+    snapshot.summary = outcomes;
+    let elapsed = repository.environment().clock.now().duration_since(started);
+    snapshot.summary.seconds = elapsed.as_secs_f64();
+    snapshot.summary.added_bytes = writer.added_bytes();
+    let name = writer.commit(Some(&snapshot))?;
+    snapshot.summary.added_bytes = writer.added_bytes();
+    Ok(Report { name, snapshot })
+}
+
+/// What all threads of a run share.
+struct Shared<'a> {
+    repository: &'a Repository,
+    writer: &'a BlobWriter<'a>,
+    progress: &'a Progress,
+    chunker: Chunker,
+    compression: Settings,
+}
+
+type SourceWithParent = (StreamSource, Option<(ObjectName, StreamEntry)>);
+
+impl Shared<'_> {
+    /// Runs the pipeline for all streams; when it returns `Ok`, all packs are stored.
+    fn store_streams(
+        &self,
+        sources: Vec<SourceWithParent>,
+        threads: usize,
+    ) -> Result<(Vec<StreamEntry>, Summary)> {
+        let buffers = if sources.len() > 1 { 4 } else { 6 };
+        thread::scope(|scope| {
+            let storer = scope.spawn(|| self.writer.store_packs());
+            let (work, queue) = bounded(threads);
+            let encoders: Vec<_> = (0..threads)
+                .map(|_| {
+                    let queue = queue.clone();
+                    scope.spawn(move || encode::encode_all(self, queue))
+                })
+                .collect();
+            drop(queue);
+            let planners: Vec<_> = sources
+                .into_iter()
+                .map(|(source, parent)| {
+                    let work = work.clone();
+                    scope.spawn(move || stream::plan(self, source, parent, work, buffers))
+                })
+                .collect();
+            drop(work);
+            // Joining in order: planners feed encoders, encoders feed the storer.
+            let planned: Vec<_> = planners.into_iter().map(join).collect();
+            let encoded: Vec<_> = encoders.into_iter().map(join).collect();
+            let closed = self.writer.close();
+            join(storer);
+            finish(planned, encoded, closed)
+        })
+    }
+
+    fn should_stop(&self) -> bool {
+        self.progress.is_interrupted() || self.writer.has_failed()
+    }
+}
+
+/// The streams, or the error that matters most: one that is not just the echo of another.
+fn finish(
+    planned: Vec<Result<stream::Planned>>,
+    encoded: Vec<Result<Summary>>,
+    closed: Result<()>,
+) -> Result<(Vec<StreamEntry>, Summary)> {
+    let mut errors = Vec::new();
+    let (mut streams, mut summary) = (Vec::new(), Summary::default());
+    for result in planned {
+        match result {
+            Ok(planned) => {
+                streams.push(planned.entry);
+                summary = add(summary, planned.summary);
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    for result in encoded {
+        match result {
+            Ok(part) => summary = add(summary, part),
+            Err(error) => errors.push(error),
+        }
+    }
+    errors.extend(closed.err());
+    let is_echo = |error: &Error| matches!(error, Error::Interrupted);
+    errors.sort_by_key(is_echo);
+    match errors.into_iter().next() {
+        None => Ok((streams, summary)),
+        Some(error) => Err(error),
+    }
+}
+
+fn add(a: Summary, b: Summary) -> Summary {
+    Summary {
+        read_bytes: a.read_bytes + b.read_bytes,
+        dedup_bytes: a.dedup_bytes + b.dedup_bytes,
+        delta_bytes: a.delta_bytes + b.delta_bytes,
+        new_bytes: a.new_bytes + b.new_bytes,
+        added_bytes: a.added_bytes + b.added_bytes,
+        chunks: a.chunks + b.chunks,
+        new_chunks: a.new_chunks + b.new_chunks,
+        seconds: a.seconds.max(b.seconds),
+    }
+}
+
+fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// A run that ends without a snapshot still commits its packs, unless the store itself failed.
+fn keep_what_is_stored(writer: &BlobWriter<'_>, error: &Error) {
+    if matches!(error, Error::Interrupted | Error::Source { .. } | Error::Io { .. }) {
+        let _ = writer.commit(None);
+    }
+}
+
+fn check_names(streams: &[StreamSource]) -> Result<()> {
+    let mut seen = std::collections::HashSet::new();
+    for stream in streams {
+        if stream.name.relative().is_empty() {
+            return Err(Error::Usage("a stream needs a name".into()));
+        }
+        if !seen.insert(stream.name.relative().to_vec()) {
+            return Err(Error::Usage(format!("two streams are called {}", stream.name)));
+        }
+    }
+    if streams.is_empty() { Err(Error::Usage("nothing to back up".into())) } else { Ok(()) }
+}
+
+fn newest_of_host(repository: &Repository, options: &BackupOptions) -> Result<Vec<NamedSnapshot>> {
+    if !matches!(options.parent, ParentChoice::Newest) {
+        return Ok(Vec::new());
+    }
+    let filter = Filter { hosts: vec![options.host.clone()], ..Filter::default() };
+    repository.snapshots(&filter)
+}
+
+fn choose_parent(
+    choice: &ParentChoice,
+    of_host: &[NamedSnapshot],
+    name: &Name,
+) -> Option<(ObjectName, StreamEntry)> {
+    let stream_of = |named: &NamedSnapshot| {
+        named.snapshot.stream(name.as_bytes()).map(|stream| (named.name, stream.clone()))
+    };
+    match choice {
+        ParentChoice::None => None,
+        ParentChoice::Snapshot(named) => stream_of(named),
+        ParentChoice::Newest => of_host.iter().rev().find_map(stream_of),
+    }
+}
+
+fn thread_count(wanted: usize) -> usize {
+    match wanted {
+        0 => thread::available_parallelism().map_or(2, usize::from),
+        threads => threads,
+    }
+}
+
+/// Sets the counters that a progress display starts from.
+fn expect_bytes(progress: &Progress, hint: Option<u64>) {
+    if let Some(bytes) = hint {
+        progress.total_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,313 @@
+//! Planning one stream: cut it, hash the chunks, decide which are new and what they resemble, and
+//! build the recipe. Strictly in order, on one thread.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use crossbeam_channel::Sender;
+
+use super::input::{ReadAhead, Segment};
+use super::parent::{Parent, ParentChunk};
+use super::{Shared, StreamSource, expect_bytes};
+use crate::crypto::keys::BlobKind;
+use crate::error::{Error, Result};
+use crate::format::directory::Codec;
+use crate::format::name::Name;
+use crate::format::pack::{EncodedBlob, whole_entry};
+use crate::format::recipe::{ChunkRun, Edges, RecipeBuilder};
+use crate::format::snapshot::{StreamEntry, Summary};
+use crate::id::{ChunkId, ObjectName};
+use crate::progress::Progress;
+use crate::repository::recipes::RecipeReader;
+
+/// Chunks are handed to the encoders in batches of about this many bytes.
+const BATCH_BYTES: usize = 512 << 10;
+
+/// A new chunk and what it may be a changed copy of.
+pub struct WorkItem {
+    /// Its id.
+    pub id: ChunkId,
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Chunks of the parent, in order.
+    pub candidates: Vec<ParentChunk>,
+}
+
+/// A stream whose chunks are all on their way.
+pub struct Planned {
+    /// Its entry in the snapshot.
+    pub entry: StreamEntry,
+    /// What was read and found.
+    pub summary: Summary,
+}
+
+/// Plans a whole stream.
+pub fn plan(
+    shared: &Shared<'_>,
+    source: StreamSource,
+    parent: Option<(ObjectName, StreamEntry)>,
+    work: Sender<Vec<WorkItem>>,
+    buffers: usize,
+) -> Result<Planned> {
+    let StreamSource { name, input, min_bytes } = source;
+    expect_bytes(shared.progress, input.size_hint());
+    let stopper = input.stopper();
+    let room = shared.chunker.profile().max as usize;
+    let segments = ReadAhead::start(input, room, buffers);
+    let mut planner = Planner::new(shared, parent, work)?;
+    let read = planner.consume(&segments, &name);
+    if read.is_err()
+        && let Some(stopper) = stopper
+    {
+        stopper.stop();
+    }
+    read?;
+    planner.finish(name, min_bytes)
+}
+
+struct Planner<'a> {
+    shared: &'a Shared<'a>,
+    parent: Option<Parent<'a>>,
+    work: Sender<Vec<WorkItem>>,
+    batch: Vec<WorkItem>,
+    batch_bytes: usize,
+    recipe: RecipeBuilder,
+    /// Bytes that are not cut yet.
+    rest: Bytes,
+    /// Where `rest` starts in the stream.
+    position: u64,
+    /// Whether the last chunk stood where the parent has it: then the next is guessed.
+    in_step: bool,
+    zeros: ZeroChunk,
+    summary: Summary,
+}
+
+/// The chunk that a long run of zeros is cut into; the same one all along.
+struct ZeroChunk {
+    bytes: Bytes,
+    id: ChunkId,
+    length: usize,
+}
+
+impl<'a> Planner<'a> {
+    fn new(
+        shared: &'a Shared<'a>,
+        parent: Option<(ObjectName, StreamEntry)>,
+        work: Sender<Vec<WorkItem>>,
+    ) -> Result<Self> {
+        let parent = match parent {
+            Some((_, stream)) => Some(Parent::new(RecipeReader::new(shared.repository, stream.root)?)),
+            None => None,
+        };
+        let max = shared.chunker.profile().max as usize;
+        let bytes = Bytes::from(vec![0; max]);
+        let length = shared.chunker.cut(&bytes, false).expect("a whole maximum chunk is given");
+        let id = shared.repository.keys().chunk_id(BlobKind::Data, &bytes[..length]);
+        Ok(Self {
+            shared,
+            parent,
+            work,
+            batch: Vec::new(),
+            batch_bytes: 0,
+            recipe: RecipeBuilder::default(),
+            rest: Bytes::new(),
+            position: 0,
+            in_step: true,
+            zeros: ZeroChunk { bytes, id, length },
+            summary: Summary::default(),
+        })
+    }
+
+    fn consume(&mut self, segments: &ReadAhead, name: &Name) -> Result<()> {
+        loop {
+            if self.shared.should_stop() {
+                return Err(Error::Interrupted);
+            }
+            match segments.next() {
+                None => {}
+                Some(Segment::Data { mut buffer, start, end }) => {
+                    let from = start - self.rest.len();
+                    buffer[from..start].copy_from_slice(&self.rest);
+                    self.rest = segments.share(buffer, from, end);
+                    Progress::add(&self.shared.progress.done_bytes, (end - start) as u64);
+                    self.cut(false)?;
+                }
+                Some(Segment::Zeros(count)) => {
+                    Progress::add(&self.shared.progress.done_bytes, count);
+                    self.zeros(count)?;
+                }
+                Some(Segment::End(Ok(()))) => return self.cut(true),
+                Some(Segment::End(Err(detail))) => {
+                    return Err(Error::Source { source_name: name.to_string(), detail });
+                }
+            }
+        }
+    }
+
+    fn finish(mut self, name: Name, min_bytes: u64) -> Result<Planned> {
+        if self.position < min_bytes {
+            let detail = format!(
+                "the stream has {} bytes, fewer than the {min_bytes} that --min-size asks for",
+                self.position
+            );
+            return Err(Error::Source { source_name: name.to_string(), detail });
+        }
+        self.send_batch()?;
+        let recipe = std::mem::take(&mut self.recipe);
+        let root = recipe.finish(&mut |node| store_node(self.shared, node))?;
+        self.summary.read_bytes = self.position;
+        self.summary.chunks = root.chunks;
+        Ok(Planned { entry: StreamEntry::new(name, root), summary: self.summary })
+    }
+
+    /// Cuts what can be cut of `rest`.
+    fn cut(&mut self, end: bool) -> Result<()> {
+        let max = self.shared.chunker.profile().max as usize;
+        while !self.rest.is_empty() && (end || self.rest.len() >= max) {
+            if self.rest.len() >= max && is_zero(&self.rest[..max]) {
+                self.rest = self.rest.slice(self.zeros.length..);
+                self.zero_chunks(1)?;
+                continue;
+            }
+            if self.in_step && self.guess(end)? {
+                continue;
+            }
+            let Some(length) = self.shared.chunker.cut(&self.rest, end) else { break };
+            let chunk = self.rest.split_to(length);
+            let id = self.shared.repository.keys().chunk_id(BlobKind::Data, &chunk);
+            self.chunk(id, chunk)?;
+        }
+        Ok(())
+    }
+
+    /// Tests whether the next bytes are the chunk that the parent has here. The cut depends on the
+    /// bytes of the chunk alone, so if they are equal the cut is too; hashing is all it takes.
+    fn guess(&mut self, end: bool) -> Result<bool> {
+        let Some(parent) = &mut self.parent else { return Ok(false) };
+        let Some(expected) = parent.expected()? else { return Ok(false) };
+        let length = expected.length as usize;
+        // The parent's last chunk may have ended only because its stream did.
+        let is_whole = length >= self.shared.chunker.profile().min as usize && !parent.is_last();
+        if !is_whole || self.rest.len() < length || (end && self.rest.len() == length) {
+            return Ok(false);
+        }
+        let id = self.shared.repository.keys().chunk_id(BlobKind::Data, &self.rest[..length]);
+        if id != expected.id {
+            self.in_step = false;
+            return Ok(false);
+        }
+        let chunk = self.rest.split_to(length);
+        self.chunk(id, chunk)?;
+        Ok(true)
+    }
+
+    /// Takes the next chunk of the stream.
+    fn chunk(&mut self, id: ChunkId, bytes: Bytes) -> Result<()> {
+        let length = bytes.len() as u32;
+        let (start, end) = (self.position, self.position + u64::from(length));
+        let edges = Edges::of(&bytes);
+        self.position = end;
+        let passed = match &mut self.parent {
+            Some(parent) => parent.pass(&id, end)?,
+            None => false,
+        };
+        self.in_step = passed;
+        if self.shared.writer.claim(&id)? {
+            let candidates = match &mut self.parent {
+                Some(parent) if !passed => parent.candidates(edges, start, length)?,
+                _ => Vec::new(),
+            };
+            self.summary.new_chunks += 1;
+            self.batch_bytes += bytes.len();
+            self.batch.push(WorkItem { id, bytes, candidates });
+            if self.batch_bytes >= BATCH_BYTES {
+                self.send_batch()?;
+            }
+        } else {
+            self.dedup(u64::from(length));
+        }
+        let run = ChunkRun { id, length, repeat: 1, edges };
+        self.recipe.push(run, &mut |node| store_node(self.shared, node))
+    }
+
+    /// Takes `count` zeros that were not read.
+    fn zeros(&mut self, mut count: u64) -> Result<()> {
+        let max = self.zeros.bytes.len();
+        if !self.rest.is_empty() {
+            // Complete the chunk that began before the zeros.
+            let take = count.min(max as u64) as usize;
+            let mut joined = self.rest.to_vec();
+            joined.resize(joined.len() + take, 0);
+            self.rest = joined.into();
+            count -= take as u64;
+            self.cut(false)?;
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        // What is left uncut lies within the zeros.
+        let available = count + self.rest.len() as u64;
+        let runs = match available.checked_sub(max as u64) {
+            Some(more) => more / self.zeros.length as u64 + 1,
+            None => 0,
+        };
+        let left = (available - runs * self.zeros.length as u64) as usize;
+        self.zero_chunks(runs)?;
+        self.rest = self.zeros.bytes.slice(..left);
+        Ok(())
+    }
+
+    /// Takes `count` chunks of nothing but zeros.
+    fn zero_chunks(&mut self, mut count: u64) -> Result<()> {
+        let (id, length) = (self.zeros.id, self.zeros.length);
+        let edges = Edges::of(&self.zeros.bytes[..length]);
+        if count > 0 {
+            let bytes = self.zeros.bytes.slice(..length);
+            self.chunk(id, bytes)?;
+            count -= 1;
+        }
+        while count > 0 {
+            let repeat = count.min(u64::from(u32::MAX)) as u32;
+            let run = ChunkRun { id, length: length as u32, repeat, edges };
+            self.position += run.total_bytes();
+            self.dedup(run.total_bytes());
+            self.recipe.push(run, &mut |node| store_node(self.shared, node))?;
+            count -= u64::from(repeat);
+        }
+        Ok(())
+    }
+
+    fn dedup(&mut self, bytes: u64) {
+        self.summary.dedup_bytes += bytes;
+        self.shared.progress.dedup_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn send_batch(&mut self) -> Result<()> {
+        self.batch_bytes = 0;
+        let batch = std::mem::take(&mut self.batch);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        // Nobody listens only where an encoder failed, and that one tells why.
+        self.work.send(batch).map_err(|_| Error::Interrupted)
+    }
+}
+
+/// Stores a node of the recipe unless it is there.
+fn store_node(shared: &Shared<'_>, node: Vec<u8>) -> Result<ChunkId> {
+    let id = shared.repository.keys().chunk_id(BlobKind::Tree, &node);
+    if shared.writer.claim(&id)? {
+        let entry = whole_entry(id, Codec::Raw, node.len());
+        shared.writer.add(BlobKind::Tree, EncodedBlob { entry, payload: node })?;
+    }
+    Ok(id)
+}
+
+/// Whether all bytes are zero; a first look makes it cheap where they are not.
+fn is_zero(bytes: &[u8]) -> bool {
+    let (blocks, tail) = bytes.as_chunks::<64>();
+    let is_block_zero = |block: &[u8; 64]| block.iter().fold(0, |all, byte| all | byte) == 0;
+    blocks.first().is_none_or(is_block_zero)
+        && blocks.iter().all(is_block_zero)
+        && tail.iter().all(|&byte| byte == 0)
+}

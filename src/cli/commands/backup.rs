@@ -1,0 +1,198 @@
+use std::ffi::OsString;
+
+
+use anyhow::Result;
+use clap::Args;
+use restow::backup::{BackupOptions, ParentChoice, Report, StreamSource, run as back_up};
+use restow::error::Error;
+use restow::format::name::Name;
+use restow::repository::snapshots::Filter;
+use restow::repository::{InitOptions, Repository};
+use restow::source::StreamInput;
+use restow::source::command::CommandInput;
+use restow::source::file::FileInput;
+
+use super::{init, name_of, split_tags};
+use crate::cli::{Global, interrupt, open, output};
+
+/// Back up streams: standard input, or the output of commands
+#[derive(Args)]
+#[command(after_help = "Examples:
+  pg_dump shop | restow backup --stdin --stdin-filename shop.sql
+  restow backup --stdin-filename shop.sql --stdin-from-command -- pg_dump shop
+  restow backup --stream shop.sql='pg_dump shop' --stream users.ldif=slapcat
+
+A command that fails makes no snapshot. A dump that is compressed already (pg_dump -Fc without -Z0,
+.gz, .zst) cannot be deduplicated: let restow compress it.")]
+pub struct BackupArgs {
+    /// Back up standard input
+    #[arg(long, group = "source")]
+    stdin: bool,
+    /// Back up the output of the command after `--`; it must exit with 0
+    #[arg(long, group = "source", requires = "command")]
+    stdin_from_command: bool,
+    /// Name of the stream in the snapshot
+    #[arg(long, value_name = "NAME", default_value = "stdin")]
+    stdin_filename: OsString,
+    /// Back up the output of a shell command under a name (several times: in parallel)
+    #[arg(long, value_name = "NAME=COMMAND")]
+    stream: Vec<OsString>,
+    /// A stream of fewer bytes is a failure and makes no snapshot
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    min_size: u64,
+    /// Tags for the snapshot, separated by commas (may be given several times)
+    #[arg(long, value_name = "TAG[,TAG…]")]
+    tag: Vec<String>,
+    /// Host to record [default: this one]
+    #[arg(short = 'H', long)]
+    host: Option<String>,
+    /// A note for people
+    #[arg(long)]
+    description: Option<String>,
+    /// Time to record, RFC 3339 [default: now]
+    #[arg(long)]
+    time: Option<jiff::Timestamp>,
+    /// Snapshot to make deltas against [default: the newest of the same host and stream]
+    #[arg(long, value_name = "SNAPSHOT")]
+    parent: Option<String>,
+    /// Make no deltas: store whole what is new
+    #[arg(short, long, conflicts_with = "parent")]
+    force: bool,
+    /// Do everything but store, and say what it would cost
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Create the repository if there is none
+    #[arg(long)]
+    init: bool,
+    /// The command for --stdin-from-command
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// Runs a backup and prints what it cost.
+pub fn run(global: &Global, args: BackupArgs) -> Result<u8> {
+    check(&args)?;
+    let repository = open_or_create(global, &args)?;
+    let parent = parent(&repository, &args)?;
+    let streams = sources(&args)?;
+    let options = BackupOptions {
+        streams,
+        host: args.host.unwrap_or_else(open::host),
+        user: open::user(),
+        tags: args.tag.iter().flat_map(|list| split_tags(list)).collect(),
+        description: args.description,
+        time: args.time,
+        parent,
+        dry_run: args.dry_run,
+        ..BackupOptions::default()
+    };
+    let progress = interrupt::progress();
+    let display = output::Display::start(global, &progress);
+    let result = back_up(&repository, options, &progress);
+    drop(display);
+    print(global, &result?)?;
+    Ok(0)
+}
+
+fn check(args: &BackupArgs) -> Result<(), Error> {
+    if !args.stdin && !args.stdin_from_command && args.stream.is_empty() {
+        return Err(Error::Usage(
+            "nothing to back up: use --stdin, --stdin-from-command -- COMMAND, or --stream".into(),
+        ));
+    }
+    if !args.command.is_empty() && !args.stdin_from_command {
+        return Err(Error::Usage("a command after -- goes with --stdin-from-command".into()));
+    }
+    Ok(())
+}
+
+fn open_or_create(global: &Global, args: &BackupArgs) -> Result<Repository> {
+    match global.open() {
+        Err(error) if args.init && !args.dry_run && is_absent(&error) => {
+            init::create(global, &InitOptions::default())
+        }
+        other => other,
+    }
+}
+
+fn is_absent(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<Error>(), Some(Error::NoRepository { .. }))
+}
+
+fn parent(repository: &Repository, args: &BackupArgs) -> Result<ParentChoice> {
+    Ok(match &args.parent {
+        _ if args.force => ParentChoice::None,
+        Some(wanted) => {
+            let named = repository.find_snapshot(wanted, &Filter::default())?;
+            ParentChoice::Snapshot(Box::new(named))
+        }
+        None => ParentChoice::Newest,
+    })
+}
+
+fn sources(args: &BackupArgs) -> Result<Vec<StreamSource>> {
+    let mut sources = Vec::new();
+    let mut add = |name: Name, input: Box<dyn StreamInput>| {
+        sources.push(StreamSource { name, input, min_bytes: args.min_size });
+    };
+    if args.stdin {
+        let input = FileInput::stdin().map_err(|error| io_error("open", "standard input", error))?;
+        add(name_of(&args.stdin_filename), Box::new(input));
+    }
+    if args.stdin_from_command {
+        let input = CommandInput::start(&args.command)
+            .map_err(|error| io_error("start", &args.command[0].to_string_lossy(), error))?;
+        add(name_of(&args.stdin_filename), Box::new(input));
+    }
+    for stream in &args.stream {
+        let bytes = stream.as_encoded_bytes();
+        let Some(at) = bytes.iter().position(|&byte| byte == b'=') else {
+            return Err(Error::Usage("--stream takes NAME=COMMAND".into()).into());
+        };
+        let line = String::from_utf8(bytes[at + 1..].to_vec())
+            .map_err(|_| Error::Usage("the command of --stream is not UTF-8".into()))?;
+        let input = CommandInput::start_shell(&line).map_err(|error| io_error("start", &line, error))?;
+        add(Name::new(&bytes[..at]), Box::new(input));
+    }
+    Ok(sources)
+}
+
+fn io_error(action: &'static str, path: &str, source: std::io::Error) -> Error {
+    Error::Io { action, path: path.to_owned(), source }
+}
+
+fn print(global: &Global, report: &Report) -> Result<()> {
+    let summary = report.snapshot.summary;
+    if global.json {
+        output::json(&serde_json::json!({
+            "message_type": "summary", "dry_run": report.name.is_none(), "snapshot_id": report.name,
+            "parent": report.snapshot.parent, "streams": report.snapshot.streams, "summary": summary,
+        }))?;
+        return Ok(());
+    }
+    if global.quiet {
+        return Ok(());
+    }
+    let whole = summary.read_bytes;
+    output::line(format!(
+        "{} read in {}, {} added: {} unchanged, {} delta, {} new",
+        output::bytes(whole),
+        output::seconds(summary.seconds),
+        output::bytes(summary.added_bytes),
+        output::percent(summary.dedup_bytes, whole),
+        output::percent(summary.delta_bytes, whole),
+        output::percent(summary.new_bytes, whole),
+    ))?;
+    if global.verbose > 0 {
+        output::line(format!("{} chunks, {} of them new", summary.chunks, summary.new_chunks))?;
+    }
+    for stream in report.snapshot.streams.iter().filter(|stream| stream.size == 0) {
+        eprintln!("warning: {} is empty (--min-size makes that a failure)", stream.name);
+    }
+    match report.name {
+        Some(name) => output::line(format!("snapshot {} saved", name.short()))?,
+        None => output::line("dry run: nothing was stored")?,
+    }
+    Ok(())
+}
+

@@ -1,0 +1,237 @@
+//! Global options, and opening the repository they name.
+
+use std::io::{IsTerminal, Read, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use restow::crypto::slot::Secret;
+use restow::error::Error;
+use restow::repository::{Environment, Repository};
+use restow::store::local::LocalStore;
+use restow::store::read_only::ReadOnlyStore;
+use restow::store::{Store, StoreError};
+use zeroize::Zeroizing;
+
+/// Options of every command.
+#[derive(Args)]
+pub struct Global {
+    /// The repository: a folder, or file:///folder
+    #[arg(short, long, global = true, env = "RESTOW_REPOSITORY", value_name = "WHERE")]
+    pub repo: Option<String>,
+
+    /// Read the password from the first line of this file
+    #[arg(long, global = true, env = "RESTOW_PASSWORD_FILE", value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+
+    /// Read the password from the output of this command (run by /bin/sh)
+    #[arg(long, global = true, env = "RESTOW_PASSWORD_COMMAND", value_name = "COMMAND")]
+    pub password_command: Option<String>,
+
+    /// Open with a key file instead of a password
+    #[arg(long, global = true, env = "RESTOW_KEY_FILE", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+
+    /// Print JSON, one object a line
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Print only errors
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+
+    /// Print more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Keep no local index; it is made anew in a temporary file each time
+    #[arg(long, global = true)]
+    pub no_cache: bool,
+
+    /// Folder of the local indexes [default: restow in the user's cache folder]
+    #[arg(long, global = true, env = "RESTOW_CACHE_DIR", value_name = "FOLDER")]
+    pub cache_dir: Option<PathBuf>,
+}
+
+impl Global {
+    /// Opens the repository for commands that change it.
+    pub fn open(&self) -> Result<Repository> {
+        let store = self.store()?;
+        self.open_store(Arc::new(store))
+    }
+
+    /// Opens the repository for commands that only read it: the store refuses everything else.
+    pub fn open_read_only(&self) -> Result<Repository> {
+        let store = self.store()?;
+        self.open_store(Arc::new(ReadOnlyStore(store)))
+    }
+
+    fn open_store(&self, store: Arc<dyn Store>) -> Result<Repository> {
+        // Asking for a password is pointless where there is no repository.
+        let location = store.location();
+        if let Err(StoreError::NotFound { .. }) = store.head("config") {
+            return Err(Error::NoRepository { location }.into());
+        }
+        let secret = self.secret(false)?;
+        Ok(Repository::open(store, &secret, self.environment()?)?)
+    }
+
+    /// The store where the repository is or will be.
+    pub fn store(&self) -> Result<LocalStore> {
+        let folder = self.folder()?;
+        match LocalStore::open(&folder) {
+            Ok(store) => Ok(store),
+            Err(StoreError::NotFound { .. }) => {
+                Err(Error::NoRepository { location: folder.display().to_string() }.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The folder that `--repo` names.
+    pub fn folder(&self) -> Result<PathBuf> {
+        let Some(text) = &self.repo else {
+            return Err(Error::Usage(
+                "no repository given: use --repo or set RESTOW_REPOSITORY".into(),
+            )
+            .into());
+        };
+        match text.split_once("://") {
+            None => Ok(text.into()),
+            Some(("file", path)) => Ok(path.into()),
+            Some((scheme, _)) => {
+                Err(Error::Usage(format!("repositories at {scheme}:// are not supported")).into())
+            }
+        }
+    }
+
+    /// Clock, randomness and cache folder.
+    pub fn environment(&self) -> Result<Environment> {
+        let cache = if self.no_cache { None } else { Some(self.cache_folder()?) };
+        let author = format!("{} restow {}", host(), env!("CARGO_PKG_VERSION"));
+        Ok(Environment::system(author, cache))
+    }
+
+    fn cache_folder(&self) -> Result<PathBuf> {
+        if let Some(folder) = &self.cache_dir {
+            return Ok(folder.clone());
+        }
+        let absolute = |name: &str| {
+            std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+        };
+        let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
+        base.map(|base| base.join("restow"))
+            .ok_or_else(|| Error::Usage("no home folder: use --cache-dir or --no-cache".into()).into())
+    }
+
+    /// The password or key file; asks on a terminal, twice where it is new.
+    pub fn secret(&self, is_new: bool) -> Result<Secret> {
+        if let Some(path) = &self.key_file {
+            return read_key_file(path);
+        }
+        if let Some(path) = &self.password_file {
+            let text = std::fs::read(path)
+                .map_err(|source| io_error("read the password file", path, source))?;
+            return password(text);
+        }
+        if let Some(command) = &self.password_command {
+            return password_from_command(command);
+        }
+        if let Some(text) = std::env::var_os("RESTOW_PASSWORD") {
+            return password(text.into_encoded_bytes());
+        }
+        ask_password("password", is_new)
+    }
+}
+
+/// A key file's content.
+pub fn read_key_file(path: &PathBuf) -> Result<Secret> {
+    let content =
+        Zeroizing::new(std::fs::read(path).map_err(|error| io_error("read the key file", path, error))?);
+    if content.len() < 32 {
+        return Err(Error::Usage(format!(
+            "{} is too short for a key file: it needs at least 32 random bytes",
+            path.display()
+        ))
+        .into());
+    }
+    Ok(Secret::KeyFile(content))
+}
+
+/// A password: the first line of a text.
+pub fn password(text: Vec<u8>) -> Result<Secret> {
+    let text = Zeroizing::new(text);
+    let line = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.is_empty() {
+        return Err(Error::Usage("the password is empty".into()).into());
+    }
+    Ok(Secret::Password(Zeroizing::new(line.to_vec())))
+}
+
+fn password_from_command(command: &str) -> Result<Secret> {
+    let output = Command::new("/bin/sh")
+        .args(["-c", command])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("run the password command")?;
+    if !output.status.success() {
+        bail!("the password command failed: {}", output.status);
+    }
+    password(output.stdout)
+}
+
+/// Asks on the terminal, without echo; twice where the password is new.
+pub fn ask_password(what: &str, twice: bool) -> Result<Secret> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Error::Usage(
+            "no password given: set RESTOW_PASSWORD, or use --password-file, --password-command \
+             or --key-file"
+                .into(),
+        )
+        .into());
+    }
+    let first = read_without_echo(what)?;
+    if twice && *read_without_echo(&format!("{what} again"))? != *first {
+        return Err(Error::Usage("the two passwords differ".into()).into());
+    }
+    password(first.to_vec())
+}
+
+fn read_without_echo(what: &str) -> Result<Zeroizing<Vec<u8>>> {
+    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+    let stdin = std::io::stdin();
+    eprint!("{what}: ");
+    std::io::stderr().flush().ok();
+    let saved = tcgetattr(&stdin).context("read the terminal's settings")?;
+    let mut silent = saved.clone();
+    silent.local_modes &= !LocalModes::ECHO;
+    tcsetattr(&stdin, OptionalActions::Now, &silent).context("turn off echo")?;
+    let mut line = Zeroizing::new(Vec::new());
+    let mut byte = [0];
+    let mut input = stdin.lock();
+    while input.read(&mut byte).context("read the password")? == 1 && byte[0] != b'\n' {
+        line.push(byte[0]);
+    }
+    drop(input);
+    tcsetattr(&stdin, OptionalActions::Now, &saved).context("turn on echo")?;
+    eprintln!();
+    Ok(line)
+}
+
+fn io_error(action: &'static str, path: &std::path::Path, source: std::io::Error) -> Error {
+    Error::Io { action, path: path.display().to_string(), source }
+}
+
+/// This machine's name.
+pub fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// The user who runs this.
+pub fn user() -> String {
+    std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default()
+}

@@ -1,0 +1,226 @@
+//! Printing: numbers for people, progress, JSON lines.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use restow::progress::Progress;
+
+use super::Global;
+
+/// Writes a line to standard output.
+pub fn line(text: impl std::fmt::Display) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{text}")
+}
+
+/// Writes a JSON value as a line to standard output.
+pub fn json(value: &impl serde::Serialize) -> io::Result<()> {
+    let text = serde_json::to_string(value)?;
+    line(text)
+}
+
+/// A size for people: three digits and a unit of 1000.
+pub fn bytes(count: u64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    let (mut value, mut unit) = (count as f64, 0);
+    while value >= 999.5 && unit + 1 < units.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    match (unit, value) {
+        (0, _) => format!("{count} B"),
+        (_, value) if value < 9.95 => format!("{value:.1} {}", units[unit]),
+        (_, value) => format!("{value:.0} {}", units[unit]),
+    }
+}
+
+/// A share for people.
+pub fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 {
+        return "0 %".to_owned();
+    }
+    let value = part as f64 * 100.0 / whole as f64;
+    if value == 0.0 || value >= 9.95 { format!("{value:.0} %") } else { format!("{value:.1} %") }
+}
+
+/// Columns of text, aligned; the first row is the heading.
+pub fn table(rows: &[Vec<String>]) -> io::Result<()> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    for row in rows {
+        let mut text = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            text.push_str(&format!("{cell:<width$}  "));
+        }
+        line(text.trim_end())?;
+    }
+    Ok(())
+}
+
+/// Shows progress until it is dropped: a bar on a terminal, JSON lines with `--json -v`, else nothing
+/// but a line every half minute.
+pub struct Display {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Display {
+    /// Starts to show `progress` on standard error.
+    pub fn start(global: &Global, progress: &Arc<Progress>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        if global.quiet {
+            return Self { stop, thread: None };
+        }
+        let (progress, watched) = (progress.clone(), stop.clone());
+        let style = match (global.json, io::stderr().is_terminal()) {
+            (true, _) if global.verbose > 0 => Style::Json,
+            (true, _) => return Self { stop, thread: None },
+            (false, true) => Style::Bar(bar()),
+            (false, false) => Style::Lines,
+        };
+        let thread = std::thread::spawn(move || show(&style, &progress, &watched));
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Display {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
+
+enum Style {
+    Bar(ProgressBar),
+    Lines,
+    Json,
+}
+
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::no_length();
+    if let Ok(style) = ProgressStyle::with_template("{elapsed_precise}  {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn show(style: &Style, progress: &Progress, stop: &AtomicBool) {
+    let started = Instant::now();
+    let pause = match style {
+        Style::Bar(_) => Duration::from_millis(200),
+        Style::Json => Duration::from_secs(1),
+        Style::Lines => Duration::from_secs(30),
+    };
+    loop {
+        std::thread::park_timeout(pause);
+        if stop.load(Ordering::SeqCst) {
+            break;
+        }
+        let numbers = Numbers::read(progress, started.elapsed());
+        match style {
+            Style::Bar(bar) => bar.set_message(numbers.text()),
+            Style::Lines => eprintln!("{}", numbers.text()),
+            Style::Json => eprintln!("{}", numbers.json()),
+        }
+    }
+    if let Style::Bar(bar) = style {
+        bar.finish_and_clear();
+    }
+}
+
+/// The counters at one moment.
+struct Numbers {
+    done: u64,
+    total: u64,
+    dedup: u64,
+    delta: u64,
+    new: u64,
+    stored: u64,
+    seconds: f64,
+}
+
+impl Numbers {
+    fn read(progress: &Progress, elapsed: Duration) -> Self {
+        Self {
+            done: progress.done_bytes.load(Ordering::Relaxed),
+            total: progress.total_bytes.load(Ordering::Relaxed),
+            dedup: progress.dedup_bytes.load(Ordering::Relaxed),
+            delta: progress.delta_bytes.load(Ordering::Relaxed),
+            new: progress.new_bytes.load(Ordering::Relaxed),
+            stored: progress.stored_bytes.load(Ordering::Relaxed),
+            seconds: elapsed.as_secs_f64().max(0.001),
+        }
+    }
+
+    fn rate(&self) -> f64 {
+        self.done as f64 / self.seconds
+    }
+
+    /// Seconds left, where the total is known.
+    fn left(&self) -> Option<f64> {
+        (self.total > self.done && self.done > 0)
+            .then(|| (self.total - self.done) as f64 / self.rate())
+    }
+
+    fn text(&self) -> String {
+        let mut text = bytes(self.done);
+        if self.total > 0 {
+            text.push_str(&format!(" of {} ({})", bytes(self.total), percent(self.done, self.total)));
+        }
+        text.push_str(&format!("  {}/s", bytes(self.rate() as u64)));
+        if let Some(left) = self.left() {
+            text.push_str(&format!("  {} left", seconds(left)));
+        }
+        if self.dedup + self.delta + self.new > 0 {
+            text.push_str(&format!(
+                "  unchanged {}  delta {}  new {}  stored {}",
+                bytes(self.dedup),
+                bytes(self.delta),
+                bytes(self.new),
+                bytes(self.stored)
+            ));
+        }
+        text
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "message_type": "status", "seconds_elapsed": self.seconds, "seconds_left": self.left(),
+            "bytes_done": self.done, "bytes_total": self.total, "bytes_dedup": self.dedup,
+            "bytes_delta": self.delta, "bytes_new": self.new, "bytes_stored": self.stored,
+        })
+    }
+}
+
+/// A duration for people.
+pub fn seconds(value: f64) -> String {
+    match value {
+        value if value < 9.95 => format!("{value:.1} s"),
+        value if value < 99.5 => format!("{value:.0} s"),
+        value => format!("{} min {} s", value as u64 / 60, value as u64 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_read_well() {
+        for (count, text) in [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (742_000_000, "742 MB")] {
+            assert_eq!(bytes(count), text);
+        }
+        assert_eq!(bytes(999_999), "1.0 MB");
+        assert_eq!(percent(1, 0), "0 %");
+        assert_eq!(percent(96, 1000), "9.6 %");
+    }
+}

@@ -1,0 +1,209 @@
+//! Errors of the repository and everything above it, and the one table of what they mean to callers.
+
+use crate::crypto::CryptoError;
+use crate::format::FormatError;
+use crate::format::config::ConfigError;
+use crate::id::ObjectName;
+use crate::index::IndexError;
+use crate::store::StoreError;
+
+/// What went wrong. Texts are lower case and name the object; the cause is the source.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The local index failed.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// No repository stands there.
+    #[error("no repository at {location}")]
+    NoRepository {
+        /// Where.
+        location: String,
+    },
+    /// A repository stands there already.
+    #[error("{location} holds a repository already")]
+    RepositoryExists {
+        /// Where.
+        location: String,
+    },
+    /// Something else stands there.
+    #[error("{location} is not empty and not a repository")]
+    NotEmpty {
+        /// Where.
+        location: String,
+    },
+    /// The configuration cannot be used.
+    #[error("config of {location}: {source}")]
+    Config {
+        /// Where.
+        location: String,
+        /// Why.
+        source: ConfigError,
+    },
+    /// No key slot opens with this secret.
+    #[error("wrong password or key file for {location}")]
+    WrongSecret {
+        /// Where.
+        location: String,
+    },
+    /// An object does not hold what it should.
+    #[error("{object} is damaged: {source}")]
+    Damaged {
+        /// Path in the store, and the blob where it is one.
+        object: String,
+        /// Why.
+        source: FormatError,
+    },
+    /// An object that others refer to is not there.
+    #[error("{what} is missing from the repository")]
+    Missing {
+        /// What.
+        what: String,
+    },
+    /// The log does not continue what this machine saw before.
+    #[error("the commit log of {location} was rolled back or replaced: {detail}")]
+    RolledBack {
+        /// Where.
+        location: String,
+        /// What was seen.
+        detail: String,
+    },
+    /// No snapshot of that name.
+    #[error("no snapshot matches '{wanted}'")]
+    NoSnapshot {
+        /// What was asked for.
+        wanted: String,
+    },
+    /// More than one snapshot of that name.
+    #[error("'{wanted}' matches more than one snapshot: {matches}")]
+    AmbiguousSnapshot {
+        /// What was asked for.
+        wanted: String,
+        /// Short ids.
+        matches: String,
+    },
+    /// No such path in a snapshot.
+    #[error("snapshot {snapshot} holds no '{path}'")]
+    NoPath {
+        /// Short id.
+        snapshot: String,
+        /// What was asked for.
+        path: String,
+    },
+    /// A source could not be read; nothing was committed.
+    #[error("{source_name}: {detail}")]
+    Source {
+        /// The stream or command.
+        source_name: String,
+        /// What happened.
+        detail: String,
+    },
+    /// A file outside the repository.
+    #[error("{action} {path}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// Asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+    /// Somebody else's change and this one cannot both stand.
+    #[error("{0}")]
+    Conflict(String),
+    /// A request that cannot be done as it stands.
+    #[error("{0}")]
+    Usage(String),
+    /// zstd failed, which means that memory ran out.
+    #[error("compress: {0}")]
+    Compress(#[from] crate::compress::ZstdError),
+}
+
+/// What an error means to a caller that must choose an exit code or an HTTP status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The operation failed.
+    Failed,
+    /// The request makes no sense.
+    Usage,
+    /// There is no repository.
+    NoRepository,
+    /// Refused because of something else that stands there or happens meanwhile.
+    Conflict,
+    /// The secret is wrong.
+    WrongSecret,
+    /// Stopped on request.
+    Interrupted,
+}
+
+impl Error {
+    /// What this error means to a caller.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoRepository { .. } => ErrorKind::NoRepository,
+            Self::WrongSecret { .. } => ErrorKind::WrongSecret,
+            Self::Interrupted => ErrorKind::Interrupted,
+            Self::RepositoryExists { .. }
+            | Self::NotEmpty { .. }
+            | Self::RolledBack { .. }
+            | Self::Conflict(_) => ErrorKind::Conflict,
+            Self::Usage(_) => ErrorKind::Usage,
+            _ => ErrorKind::Failed,
+        }
+    }
+
+    /// What to do about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NoRepository { .. } => {
+                "create one with 'restow init', or name another with --repo".into()
+            }
+            Self::WrongSecret { .. } => {
+                "check RESTOW_PASSWORD, --password-file or --key-file".into()
+            }
+            Self::Damaged { .. } | Self::Missing { .. } => {
+                "'restow check --read-data' lists all that is damaged and what it affects".into()
+            }
+            Self::Store(StoreError::Full { .. }) => {
+                "nothing that was stored is lost; free some space and run the same command again \
+                 to go on from there"
+                    .into()
+            }
+            Self::Config { source: ConfigError::NewerVersion(_), .. } => {
+                "install a newer restow".into()
+            }
+            Self::NoSnapshot { .. } => "'restow snapshots' lists them".into(),
+            Self::NoPath { snapshot, .. } => format!("'restow ls {snapshot}' lists what it holds"),
+            Self::RolledBack { .. } => "if the repository was restored from a copy on purpose, run \
+                 'restow cache --forget' on this machine"
+                .into(),
+            _ => return None,
+        };
+        Some(hint)
+    }
+
+    pub(crate) fn damaged(object: impl Into<String>, source: impl Into<FormatError>) -> Self {
+        Self::Damaged { object: object.into(), source: source.into() }
+    }
+
+    pub(crate) fn missing_chunk(kind: &str, id: &str) -> Self {
+        Self::Missing { what: format!("{kind} chunk {id}") }
+    }
+
+    pub(crate) fn missing_object(path: &str) -> Self {
+        Self::Missing { what: path.to_owned() }
+    }
+
+    pub(crate) fn name_mismatch(path: &str, found: &ObjectName) -> Self {
+        let _ = found;
+        Self::damaged(path, CryptoError::NotAuthentic)
+    }
+}
+
+/// Results of the repository and above.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,199 @@
+//! Applying log entries to the index, each in one transaction with the position it leads to.
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use super::{Change, Fate, Index, IndexError, Position, query};
+use crate::format::directory;
+use crate::format::index::IndexedPack;
+use crate::id::ObjectName;
+
+/// From this many new chunks on, rows are sorted before they go into the B-tree: pages are then
+/// written once and full.
+const BULK_ROWS: usize = 100_000;
+
+impl Index {
+    /// Moves the index from `from` to the position of `change`. `from` is what the caller believes
+    /// to be the index's position; where another process moved it, this fails with `Moved`.
+    pub fn apply(&self, from: Option<Position>, change: Change<'_>) -> Result<(), IndexError> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if query::position(&transaction)? != from {
+            return Err(IndexError::Moved);
+        }
+        if change.replace {
+            transaction.execute_batch(
+                "DELETE FROM idx; DELETE FROM pack; DELETE FROM fate; DELETE FROM chunk;
+                 DELETE FROM snapshot;",
+            )?;
+        }
+        let mut rows = ChunkRows::default();
+        for fetched in change.index_add {
+            let (name, packs) = fetched.map_err(IndexError::Fetch)?;
+            add_index(&transaction, &name, &packs, &mut rows)?;
+        }
+        rows.flush(&transaction)?;
+        rows.merge(&transaction)?;
+        for name in change.index_remove {
+            remove_index(&transaction, name)?;
+        }
+        for fetched in change.snapshot_add {
+            let (name, snapshot) = fetched.map_err(IndexError::Fetch)?;
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO snapshot VALUES(?1, ?2)")?
+                .execute(params![name.as_bytes(), snapshot.encode()])?;
+        }
+        for name in change.snapshot_remove {
+            transaction
+                .prepare_cached("DELETE FROM snapshot WHERE name=?1")?
+                .execute([name.as_bytes()])?;
+        }
+        set_fates(&transaction, change.condemn, Fate::Condemned)?;
+        set_fates(&transaction, change.dead, Fate::Dead)?;
+        for name in change.rescue {
+            transaction
+                .prepare_cached("DELETE FROM fate WHERE name=?1")?
+                .execute([name.as_bytes()])?;
+        }
+        set_position(&transaction, change.position)?;
+        let fates = query::fates(&transaction)?;
+        transaction.commit()?;
+        *self.lock_fates() = fates;
+        if change.replace || !change.index_remove.is_empty() {
+            self.directories.lock().expect("no thread panics with the cache in hand").clear();
+        }
+        Ok(())
+    }
+}
+
+/// Rows of the chunk table on their way in: few go straight in, many through a sorted merge.
+#[derive(Default)]
+struct ChunkRows {
+    waiting: Vec<([u8; 16], i64, u32)>,
+    staged: bool,
+}
+
+impl ChunkRows {
+    fn push(&mut self, transaction: &Transaction, row: ([u8; 16], i64, u32)) -> Result<(), IndexError> {
+        self.waiting.push(row);
+        if self.waiting.len() >= BULK_ROWS {
+            self.stage(transaction)?;
+        }
+        Ok(())
+    }
+
+    fn stage(&mut self, transaction: &Transaction) -> Result<(), IndexError> {
+        if !self.staged {
+            transaction.execute_batch(
+                "CREATE TEMP TABLE IF NOT EXISTS staging(key BLOB, pack INTEGER, ordinal INTEGER);",
+            )?;
+            self.staged = true;
+        }
+        let mut insert = transaction.prepare_cached("INSERT INTO staging VALUES(?1, ?2, ?3)")?;
+        for (key, pack, ordinal) in self.waiting.drain(..) {
+            insert.execute(params![key, pack, ordinal])?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, transaction: &Transaction) -> Result<(), IndexError> {
+        if self.staged {
+            return self.stage(transaction);
+        }
+        self.waiting.sort_unstable();
+        let mut insert =
+            transaction.prepare_cached("INSERT OR IGNORE INTO chunk VALUES(?1, ?2, ?3)")?;
+        for (key, pack, ordinal) in self.waiting.drain(..) {
+            insert.execute(params![key, pack, ordinal])?;
+        }
+        Ok(())
+    }
+
+    fn merge(&mut self, transaction: &Transaction) -> Result<(), IndexError> {
+        if self.staged {
+            transaction.execute_batch(
+                "INSERT OR IGNORE INTO chunk SELECT key, pack, ordinal FROM staging
+                     ORDER BY key, pack, ordinal;
+                 DROP TABLE staging;",
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn add_index(
+    transaction: &Transaction,
+    name: &ObjectName,
+    packs: &[IndexedPack],
+    rows: &mut ChunkRows,
+) -> Result<(), IndexError> {
+    let added = transaction
+        .prepare_cached("INSERT OR IGNORE INTO idx(name) VALUES(?1)")?
+        .execute([name.as_bytes()])?;
+    if added == 0 {
+        return Ok(());
+    }
+    let index_number = transaction.last_insert_rowid();
+    for pack in packs {
+        let known: Option<i64> = transaction
+            .prepare_cached("SELECT number FROM pack WHERE name=?1")?
+            .query_row([pack.name.as_bytes()], |row| row.get(0))
+            .optional()?;
+        if let Some(number) = known {
+            // An index rewrite: the pack moves to the new idx object, its chunks stay.
+            transaction
+                .prepare_cached("UPDATE pack SET idx=?2 WHERE number=?1")?
+                .execute([number, index_number])?;
+            continue;
+        }
+        let directory = directory::encode(&pack.entries);
+        transaction
+            .prepare_cached(
+                "INSERT INTO pack(name, idx, kind, size, header, directory)
+                     VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute(params![
+                pack.name.as_bytes(),
+                index_number,
+                pack.kind as u8,
+                pack.size as i64,
+                &pack.header[..],
+                directory
+            ])?;
+        let number = transaction.last_insert_rowid();
+        for (ordinal, entry) in pack.entries.iter().enumerate() {
+            rows.push(transaction, (entry.id.0, number, ordinal as u32))?;
+        }
+    }
+    Ok(())
+}
+
+/// Packs that no idx object names any more leave the index with all their chunks.
+fn remove_index(transaction: &Transaction, name: &ObjectName) -> Result<(), IndexError> {
+    let number: Option<i64> = transaction
+        .query_row("SELECT number FROM idx WHERE name=?1", [name.as_bytes()], |row| row.get(0))
+        .optional()?;
+    let Some(number) = number else { return Ok(()) };
+    transaction.execute(
+        "DELETE FROM chunk WHERE pack IN (SELECT number FROM pack WHERE idx=?1)",
+        [number],
+    )?;
+    transaction.execute("DELETE FROM pack WHERE idx=?1", [number])?;
+    transaction.execute("DELETE FROM idx WHERE number=?1", [number])?;
+    Ok(())
+}
+
+fn set_fates(transaction: &Transaction, names: &[ObjectName], fate: Fate) -> Result<(), IndexError> {
+    let mut insert = transaction.prepare_cached("INSERT OR REPLACE INTO fate VALUES(?1, ?2)")?;
+    for name in names {
+        insert.execute(params![name.as_bytes(), fate as u8])?;
+    }
+    Ok(())
+}
+
+fn set_position(connection: &Connection, position: Position) -> Result<(), IndexError> {
+    let value = [&position.number.to_le_bytes()[..], &position.hash].concat();
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO meta VALUES('position', ?1)")?
+        .execute([value])?;
+    Ok(())
+}

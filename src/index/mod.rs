@@ -1,0 +1,190 @@
+//! The local index: a SQLite file that is the materialised view of the commit log.
+//!
+//! Guarantees: it holds exactly the state as of one log position, changed in one transaction with
+//! it; it is written from log, idx objects and snapshots alone; losing it loses nothing. It keeps
+//! no table of chunks in memory: a look-up is a B-tree search in a file that the page cache holds.
+//! It does not fetch anything: the repository hands it what to apply.
+
+mod apply;
+mod query;
+mod schema;
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use lru::LruCache;
+use rusqlite::Connection;
+
+use crate::crypto::envelope::HEADER_LEN;
+use crate::crypto::keys::BlobKind;
+use crate::format::directory::IndexEntry;
+use crate::format::index::IndexedPack;
+use crate::format::snapshot::Snapshot;
+use crate::id::{ObjectName, RepositoryId};
+
+/// Errors of the index.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// SQLite failed.
+    #[error("local index: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The file could not be made or removed.
+    #[error("local index {path}: {source}")]
+    Io {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another process moved the index to another position meanwhile.
+    #[error("local index was changed by another process")]
+    Moved,
+    /// What a log entry refers to could not be fetched.
+    #[error("{0}")]
+    Fetch(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The index contradicts itself; deleting it mends that.
+    #[error("local index is damaged ({0}); delete it and run again")]
+    Damaged(&'static str),
+}
+
+/// A place in the commit log: the number of an entry and the hash of its stored bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Number of the last entry that was applied.
+    pub number: u64,
+    /// BLAKE3 of its stored bytes.
+    pub hash: [u8; 32],
+}
+
+/// What prune has decided about a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Fate {
+    /// Still readable, but nobody may rely on it any more without rescuing it.
+    Condemned = 1,
+    /// Gone for good.
+    Dead = 2,
+}
+
+/// An item that the repository fetched for the index, or why it could not.
+pub type Fetched<T> = Result<(ObjectName, T), Box<dyn std::error::Error + Send + Sync>>;
+
+/// All that one log entry changes.
+pub struct Change<'a> {
+    /// Where the log stands after it.
+    pub position: Position,
+    /// Forget all that was known: the entry is a whole state.
+    pub replace: bool,
+    /// idx objects that are valid from here on, and what they hold; one at a time.
+    pub index_add: &'a mut dyn Iterator<Item = Fetched<Vec<IndexedPack>>>,
+    /// idx objects that no longer are.
+    pub index_remove: &'a [ObjectName],
+    /// Live snapshots; one at a time.
+    pub snapshot_add: &'a mut dyn Iterator<Item = Fetched<Snapshot>>,
+    /// Snapshots that no longer are.
+    pub snapshot_remove: &'a [ObjectName],
+    /// Condemned packs that are live again.
+    pub rescue: &'a [ObjectName],
+    /// Packs that are condemned now.
+    pub condemn: &'a [ObjectName],
+    /// Packs that are dead now.
+    pub dead: &'a [ObjectName],
+}
+
+/// A pack as the index knows it.
+#[derive(Debug)]
+pub struct PackDirectory {
+    /// Its number in this index file.
+    pub number: i64,
+    /// Its name in the store.
+    pub name: ObjectName,
+    /// What its blobs are.
+    pub kind: BlobKind,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its first bytes.
+    pub header: [u8; HEADER_LEN],
+    /// Its blobs.
+    pub entries: Vec<IndexEntry>,
+    /// Where each blob starts.
+    pub offsets: Vec<u64>,
+}
+
+/// Where a blob stands.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The pack.
+    pub pack: Arc<PackDirectory>,
+    /// Which of its blobs.
+    pub ordinal: usize,
+}
+
+impl Found {
+    /// The blob's entry.
+    pub fn entry(&self) -> &IndexEntry {
+        &self.pack.entries[self.ordinal]
+    }
+
+    /// Where it starts in the pack.
+    pub fn offset(&self) -> u64 {
+        self.pack.offsets[self.ordinal]
+    }
+}
+
+/// Totals for `stats`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Packs that are live or condemned.
+    pub packs: u64,
+    /// Their bytes.
+    pub pack_bytes: u64,
+    /// Chunks, each counted once for each pack that holds it.
+    pub chunks: u64,
+}
+
+/// The local index of one repository.
+pub struct Index {
+    connection: Mutex<Connection>,
+    directories: Mutex<LruCache<i64, Arc<PackDirectory>>>,
+    fates: Mutex<HashMap<ObjectName, Fate>>,
+}
+
+/// Pack directories kept decoded; about 50 KB each at the usual sizes.
+const CACHED_DIRECTORIES: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
+
+impl Index {
+    /// Opens or makes the index of a repository in `folder`. A file that is damaged or of another
+    /// version or repository is thrown away: it can always be made again.
+    pub fn open(folder: &Path, repository: RepositoryId) -> Result<Self, IndexError> {
+        let connection = schema::open_file(folder, repository)?;
+        Self::with(connection)
+    }
+
+    /// An index that lives in a temporary file and is gone with this value.
+    pub fn temporary(repository: RepositoryId) -> Result<Self, IndexError> {
+        // An empty path is SQLite's name for a private database that spills to a temporary file.
+        Self::with(schema::prepare(Connection::open("")?, repository)?)
+    }
+
+    fn with(connection: Connection) -> Result<Self, IndexError> {
+        let fates = query::fates(&connection)?;
+        Ok(Self {
+            connection: Mutex::new(connection),
+            directories: Mutex::new(LruCache::new(CACHED_DIRECTORIES)),
+            fates: Mutex::new(fates),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().expect("no thread panics with the index in hand")
+    }
+
+    fn lock_fates(&self) -> MutexGuard<'_, HashMap<ObjectName, Fate>> {
+        self.fates.lock().expect("no thread panics with the fates in hand")
+    }
+}
+
+#[cfg(test)]
+mod tests;

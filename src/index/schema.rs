@@ -1,0 +1,102 @@
+//! The tables of the index and the opening of its file.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
+
+use super::IndexError;
+use crate::id::RepositoryId;
+
+/// Raised when the tables change: an older file is made again.
+const VERSION: i64 = 1;
+
+const TABLES: &str = "
+    CREATE TABLE meta(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE idx(number INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE);
+    CREATE TABLE pack(
+        number INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, idx INTEGER NOT NULL,
+        kind INTEGER NOT NULL, size INTEGER NOT NULL, header BLOB NOT NULL, directory BLOB NOT NULL);
+    CREATE INDEX pack_idx ON pack(idx);
+    CREATE TABLE fate(name BLOB PRIMARY KEY, fate INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE chunk(
+        key BLOB NOT NULL, pack INTEGER NOT NULL, ordinal INTEGER NOT NULL,
+        PRIMARY KEY(key, pack, ordinal)) WITHOUT ROWID;
+    CREATE TABLE snapshot(name BLOB PRIMARY KEY, manifest BLOB NOT NULL) WITHOUT ROWID;
+";
+
+/// Opens the file in `folder`, making it (again) where needed.
+pub fn open_file(folder: &Path, repository: RepositoryId) -> Result<Connection, IndexError> {
+    let path = folder.join("index.sqlite");
+    let io = |source| IndexError::Io { path: path.display().to_string(), source };
+    create_private_folder(folder).map_err(io)?;
+    match Connection::open(&path).map_err(Into::into).and_then(|c| prepare(c, repository)) {
+        Err(error) if is_damage(&error) => {
+            remove_files(&path).map_err(io)?;
+            prepare(Connection::open(&path)?, repository)
+        }
+        other => other,
+    }
+}
+
+/// Sets the connection up and makes the tables where they are missing.
+pub fn prepare(connection: Connection, repository: RepositoryId) -> Result<Connection, IndexError> {
+    connection.busy_timeout(std::time::Duration::from_secs(30))?;
+    // WAL with synchronous=NORMAL: a crash may take the newest transactions but never damages the
+    // file, and a lost transaction is applied again from the log. `cache_size` bounds memory.
+    connection.execute_batch(
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-8192;
+         PRAGMA temp_store=FILE; PRAGMA mmap_size=0; PRAGMA trusted_schema=OFF;",
+    )?;
+    connection.set_prepared_statement_cache_capacity(32);
+    let wanted = identity(repository);
+    let exists = connection.table_exists(None, "meta")?;
+    if exists {
+        let found: Option<Vec<u8>> = connection
+            .query_row("SELECT value FROM meta WHERE name='identity'", [], |row| row.get(0))
+            .optional()?;
+        if found.as_deref() != Some(&wanted) {
+            return Err(IndexError::Damaged("made by another version or for another repository"));
+        }
+        return Ok(connection);
+    }
+    // Two processes may both find no tables: the second finds them under the write lock.
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    if !connection.table_exists(None, "meta")? {
+        connection.execute_batch(TABLES)?;
+        connection.execute("INSERT INTO meta VALUES('identity', ?1)", [&wanted])?;
+    }
+    connection.execute_batch("COMMIT")?;
+    Ok(connection)
+}
+
+fn identity(repository: RepositoryId) -> Vec<u8> {
+    [&VERSION.to_le_bytes()[..], repository.as_bytes()].concat()
+}
+
+fn is_damage(error: &IndexError) -> bool {
+    match error {
+        IndexError::Damaged(_) => true,
+        IndexError::Sqlite(error) => matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
+        ),
+        _ => false,
+    }
+}
+
+fn create_private_folder(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+fn remove_files(path: &Path) -> std::io::Result<()> {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut file = path.as_os_str().to_owned();
+        file.push(suffix);
+        match std::fs::remove_file(PathBuf::from(file)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! What a snapshot relies on: every recipe node, every chunk, every base of every delta.
+//!
+//! A writer checks this before it commits whenever prune has been at work, because a chunk that was
+//! there when the backup began may be condemned or gone by the time it ends.
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::Repository;
+use super::recipes::RecipeReader;
+use crate::error::{Error, Result};
+use crate::format::index::IndexedPack;
+use crate::id::{ChunkId, ChunkKey, ObjectName};
+use crate::index::{Fate, Found};
+
+/// Keys remembered so that shared bases are not walked again; a bound on memory, not on size.
+const VISITED_LIMIT: usize = 1 << 20;
+
+/// A walk over what new packs or snapshots rely on.
+pub(super) struct Walk<'a> {
+    repository: &'a Repository,
+    /// Chunks of the packs that are about to be committed: they are not in the index yet.
+    own: HashSet<ChunkKey>,
+    visited: HashSet<ChunkKey>,
+    condemned: BTreeSet<ObjectName>,
+}
+
+impl<'a> Walk<'a> {
+    /// A walk for a commit that also adds these packs.
+    pub(super) fn new(repository: &'a Repository, packs: &[IndexedPack]) -> Self {
+        let own = packs.iter().flat_map(|pack| &pack.entries).map(|entry| entry.id).collect();
+        Self { repository, own, visited: HashSet::new(), condemned: BTreeSet::new() }
+    }
+
+    /// The bases of deltas in new packs.
+    pub(super) fn packs(&mut self, packs: &[IndexedPack]) -> Result<()> {
+        for base in packs.iter().flat_map(|pack| &pack.entries).flat_map(|entry| &entry.bases) {
+            self.visit(*base)?;
+        }
+        Ok(())
+    }
+
+    /// Everything below the root of a stream. The recipe must be in the index.
+    pub(super) fn stream(&mut self, root: ChunkId) -> Result<()> {
+        let mut recipe = RecipeReader::new(self.repository, root)?.with_nodes();
+        while let Some(run) = recipe.next() {
+            self.visit(run?.id.key())?;
+            for node in recipe.take_nodes() {
+                self.visit(node.key())?;
+            }
+        }
+        for node in recipe.take_nodes() {
+            self.visit(node.key())?;
+        }
+        Ok(())
+    }
+
+    /// The condemned packs that were met: they have to be rescued.
+    pub(super) fn finish(self) -> BTreeSet<ObjectName> {
+        self.condemned
+    }
+
+    fn visit(&mut self, first: ChunkKey) -> Result<()> {
+        let mut waiting = vec![first];
+        while let Some(key) = waiting.pop() {
+            if self.own.contains(&key) || !self.visited.insert(key) {
+                continue;
+            }
+            if self.visited.len() > VISITED_LIMIT {
+                self.visited.clear();
+            }
+            let places = self.repository.index().packs_of(&key)?;
+            let found = self.choose(&key, places)?;
+            waiting.extend(&found.entry().bases);
+        }
+        Ok(())
+    }
+
+    /// A live place if there is one, else a condemned one, which then has to be rescued.
+    fn choose(&mut self, key: &ChunkKey, places: Vec<Found>) -> Result<Found> {
+        let index = self.repository.index();
+        if let Some(live) = places.iter().find(|place| index.fate(&place.pack.name).is_none()) {
+            return Ok(live.clone());
+        }
+        let condemned = places
+            .into_iter()
+            .find(|place| index.fate(&place.pack.name) == Some(Fate::Condemned))
+            .ok_or_else(|| {
+                Error::Conflict(format!(
+                    "chunk {} was removed by a prune while this backup ran; run the backup again",
+                    key.short()
+                ))
+            })?;
+        self.condemned.insert(condemned.pack.name);
+        Ok(condemned)
+    }
+}

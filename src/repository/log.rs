@@ -1,0 +1,270 @@
+//! The commit log: reading it into the index, and the one way to change the state of a repository.
+//!
+//! Creating `log/<n+1>` **is** the commit. There are no locks: of several writers that try the same
+//! number one wins, the others apply what it wrote, check their own change against it, and go on.
+
+use super::Repository;
+use crate::crypto::envelope::{self, ObjectKind};
+use crate::error::{Error, Result};
+use crate::format::log::{EntryKind, LogEntry};
+use crate::format::paths;
+use crate::index::{Change, Fetched, IndexError, Position};
+use crate::store::{Store, StoreError};
+
+/// A whole state is written after this many entries, so that opening without a local index reads
+/// few of them.
+const STATE_EVERY: u64 = 128;
+/// How often the reply to a commit is asked for again before giving up.
+const SETTLE_ATTEMPTS: usize = 6;
+
+/// A log entry as it stands in the store.
+pub struct StoredEntry {
+    /// Its place.
+    pub position: Position,
+    /// What it says.
+    pub entry: LogEntry,
+}
+
+impl Repository {
+    /// Reads the log up to its head and applies what is new to the index.
+    pub fn sync(&self) -> Result<Position> {
+        loop {
+            let from = self.index.position()?;
+            let next = match from {
+                None => self.bootstrap(),
+                Some(position) => self.follow(position),
+            };
+            match next {
+                Err(Error::Index(IndexError::Moved)) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// The entry at `number`, or `None` past the head.
+    pub fn read_entry(&self, number: u64) -> Result<Option<StoredEntry>> {
+        let path = paths::log(number);
+        let stored = match self.store.get(&path) {
+            Ok(stored) => stored,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let plain = envelope::open(&self.keys, ObjectKind::Log, &number.to_le_bytes(), &stored)
+            .map_err(|error| Error::damaged(&path, error))?;
+        let entry = LogEntry::decode(&plain).map_err(|error| Error::damaged(&path, error))?;
+        let hash = *blake3::hash(&stored).as_bytes();
+        Ok(Some(StoredEntry { position: Position { number, hash }, entry }))
+    }
+
+    /// Changes the state of the repository. `propose` makes the entry from the index, which stands
+    /// at the head of the log when it is called; it is called again whenever another writer was
+    /// faster, and must check each time that its change still holds.
+    pub fn commit(&self, propose: &mut dyn FnMut() -> Result<LogEntry>) -> Result<Position> {
+        loop {
+            let head = self.sync()?;
+            let mut entry = propose()?;
+            entry.previous = head.hash;
+            entry.time_ns = self.environment.clock.now().as_nanosecond() as i64;
+            entry.author.clone_from(&self.environment.author);
+            let number = head.number + 1;
+            let stored = self.seal_entry(number, &entry);
+            if self.put_entry(number, &stored)? {
+                let position = Position { number, hash: *blake3::hash(&stored).as_bytes() };
+                // The change is made. Should the index fail now, it catches up at the next sync.
+                if self.apply(Some(head), position, &entry).is_ok() {
+                    self.checkpoint_state(position);
+                }
+                return Ok(position);
+            }
+        }
+    }
+
+    /// Writes the very first entry of a new repository.
+    pub(super) fn put_first_entry(&self, mut entry: LogEntry) -> Result<()> {
+        entry.time_ns = self.environment.clock.now().as_nanosecond() as i64;
+        entry.author.clone_from(&self.environment.author);
+        let stored = self.seal_entry(0, &entry);
+        if self.put_entry(0, &stored)? {
+            return Ok(());
+        }
+        Err(Error::NotEmpty { location: self.store.location() })
+    }
+
+    fn seal_entry(&self, number: u64, entry: &LogEntry) -> Vec<u8> {
+        let context = number.to_le_bytes();
+        let entropy = &*self.environment.entropy;
+        envelope::seal(&self.keys, entropy, ObjectKind::Log, &context, &entry.encode())
+    }
+
+    /// Tries to take slot `number`. `true`: these bytes are in it. `false`: somebody else's are.
+    fn put_entry(&self, number: u64, stored: &[u8]) -> Result<bool> {
+        let path = paths::log(number);
+        let mut last = match self.store.put_new(&path, stored) {
+            Ok(()) => return Ok(true),
+            // A retry below this layer may have met its own first attempt: look who it was.
+            Err(StoreError::AlreadyExists { .. }) => return Ok(self.store.get(&path)? == stored),
+            Err(error @ StoreError::Unknown { .. }) => error,
+            Err(error) => return Err(error.into()),
+        };
+        for _ in 0..SETTLE_ATTEMPTS {
+            match self.store.get(&path) {
+                Ok(found) => return Ok(found == stored),
+                Err(StoreError::NotFound { .. }) => {}
+                Err(error) => {
+                    last = error;
+                    continue;
+                }
+            }
+            match self.store.put_new(&path, stored) {
+                Ok(()) => return Ok(true),
+                Err(error) => last = error,
+            }
+        }
+        self.give_up(number, stored, last)
+    }
+
+    /// The outcome of a commit stays unknown. Before an error may say that nothing was committed,
+    /// the slot must be taken by something else, or the lost request could still land.
+    fn give_up(&self, number: u64, stored: &[u8], last: StoreError) -> Result<bool> {
+        let path = paths::log(number);
+        let mut noop = LogEntry::new(EntryKind::Noop);
+        noop.previous = self.index.position()?.map_or([0; 32], |position| position.hash);
+        let put = self.store.put_new(&path, &self.seal_entry(number, &noop));
+        match (put, self.store.get(&path)) {
+            (_, Ok(found)) if found == stored => Ok(true),
+            (_, Ok(_)) => Err(last.into()),
+            _ => Err(Error::Conflict(format!(
+                "the store does not answer: whether {path} was committed is not known ({last}); \
+                 'restow snapshots' will tell once it answers again"
+            ))),
+        }
+    }
+
+    /// Loads the state from nothing: the newest whole state in the log and what follows it.
+    fn bootstrap(&self) -> Result<Position> {
+        let listed = self.store.list(paths::LOG)?;
+        let newest = listed
+            .iter()
+            .filter_map(|object| paths::log_number(&object.path))
+            .max()
+            .ok_or_else(|| Error::missing_object("the commit log (log/)"))?;
+        let mut number = newest;
+        let state = loop {
+            let stored =
+                self.read_entry(number)?.ok_or_else(|| Error::missing_object(&paths::log(number)))?;
+            if stored.entry.kind == EntryKind::State {
+                break stored;
+            }
+            number = number.checked_sub(1).ok_or_else(|| {
+                Error::Conflict("the commit log does not begin with a state".to_owned())
+            })?;
+        };
+        self.apply(None, state.position, &state.entry)?;
+        self.follow_from(state.position)
+    }
+
+    /// Goes on from where the index stands, after a look that the log still says what it said.
+    fn follow(&self, position: Position) -> Result<Position> {
+        let pinned = self.read_entry(position.number)?;
+        let path = paths::log(position.number);
+        let rolled_back = |detail: String| Error::RolledBack { location: self.store.location(), detail };
+        match pinned {
+            None => Err(rolled_back(format!("{path} was there before and is gone"))),
+            Some(stored) if stored.position != position => {
+                Err(rolled_back(format!("{path} is not the entry that was there before")))
+            }
+            Some(_) => self.follow_from(position),
+        }
+    }
+
+    fn follow_from(&self, mut position: Position) -> Result<Position> {
+        while let Some(next) = self.read_entry(position.number + 1)? {
+            if next.entry.previous != position.hash {
+                return Err(Error::RolledBack {
+                    location: self.store.location(),
+                    detail: format!(
+                        "{} does not continue the entry before it",
+                        paths::log(next.position.number)
+                    ),
+                });
+            }
+            self.apply(Some(position), next.position, &next.entry)?;
+            position = next.position;
+        }
+        Ok(position)
+    }
+
+    fn apply(&self, from: Option<Position>, to: Position, entry: &LogEntry) -> Result<()> {
+        let is_state = entry.kind == EntryKind::State;
+        if is_state && from.is_some() {
+            self.compare_state(to, entry)?;
+        }
+        // A state that continues what is known adds nothing: only the position moves.
+        let load = !is_state || from.is_none();
+        let mut index_add = entry.index_add.iter().filter(|_| load).map(|name| -> Fetched<_> {
+            self.load_index(name).map(|packs| (*name, packs)).map_err(Into::into)
+        });
+        let mut snapshot_add = entry.snapshot_add.iter().filter(|_| load).map(|name| -> Fetched<_> {
+            self.load_snapshot(name).map(|snapshot| (*name, snapshot)).map_err(Into::into)
+        });
+        let change = Change {
+            position: to,
+            replace: is_state && from.is_none(),
+            index_add: &mut index_add,
+            index_remove: &entry.index_remove,
+            snapshot_add: &mut snapshot_add,
+            snapshot_remove: &entry.snapshot_remove,
+            rescue: &entry.rescue,
+            condemn: &entry.condemn,
+            dead: &entry.dead,
+        };
+        self.index.apply(from, change).map_err(|error| match error {
+            IndexError::Fetch(source) => match source.downcast::<Error>() {
+                Ok(error) => *error,
+                Err(source) => IndexError::Fetch(source).into(),
+            },
+            other => other.into(),
+        })
+    }
+
+    /// A state in the log must say what the entries before it add up to.
+    fn compare_state(&self, at: Position, entry: &LogEntry) -> Result<()> {
+        let same = entry.index_add == self.index.index_names()?
+            && entry.snapshot_add == self.index.snapshot_names()?
+            && entry.condemn == self.index.condemned()
+            && entry.dead == self.index.dead();
+        if same {
+            return Ok(());
+        }
+        Err(Error::Conflict(format!(
+            "{} contradicts the entries before it",
+            paths::log(at.number)
+        )))
+    }
+
+    /// Writes a whole state now and then. Only a convenience: failing to is no error.
+    fn checkpoint_state(&self, head: Position) {
+        if !(head.number + 1).is_multiple_of(STATE_EVERY) {
+            return;
+        }
+        let Ok(mut entry) = self.whole_state() else { return };
+        entry.previous = head.hash;
+        entry.time_ns = self.environment.clock.now().as_nanosecond() as i64;
+        entry.author.clone_from(&self.environment.author);
+        let number = head.number + 1;
+        let stored = self.seal_entry(number, &entry);
+        if let Ok(true) = self.put_entry(number, &stored) {
+            let position = Position { number, hash: *blake3::hash(&stored).as_bytes() };
+            let _ = self.apply(Some(head), position, &entry);
+        }
+    }
+
+    fn whole_state(&self) -> Result<LogEntry> {
+        let mut entry = LogEntry::new(EntryKind::State);
+        entry.index_add = self.index.index_names()?;
+        entry.snapshot_add = self.index.snapshot_names()?;
+        entry.condemn = self.index.condemned();
+        entry.dead = self.index.dead();
+        Ok(entry)
+    }
+}

@@ -1,0 +1,85 @@
+//! The repository: objects in a store, the commit log that says which of them count, and the index.
+//!
+//! Guarantees: state changes only by creating the next log entry; an object is complete and durable
+//! before an entry refers to it; whatever is read was authenticated first. Does not decide what to
+//! back up, forget or delete: that is for the layers above.
+
+mod closure;
+pub mod keys;
+mod log;
+mod objects;
+mod open;
+pub mod reader;
+pub mod recipes;
+pub mod snapshots;
+pub mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::clock::{Clock, SystemClock};
+use crate::crypto::keys::{KeyRing, MasterKey};
+use crate::entropy::{Entropy, OsEntropy};
+use crate::format::config::Config;
+use crate::index::Index;
+use crate::store::Store;
+
+pub use open::InitOptions;
+
+/// What the engine takes from the world around it.
+#[derive(Clone)]
+pub struct Environment {
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Written into log entries for people: host and program.
+    pub author: String,
+    /// Folder for local indexes, one folder a repository below it; `None` keeps none.
+    pub cache: Option<PathBuf>,
+}
+
+impl Environment {
+    /// The operating system's clock and randomness.
+    pub fn system(author: String, cache: Option<PathBuf>) -> Self {
+        Self { entropy: Arc::new(OsEntropy), clock: Arc::new(SystemClock), author, cache }
+    }
+}
+
+/// An open repository. Shared freely between threads.
+pub struct Repository {
+    store: Arc<dyn Store>,
+    environment: Environment,
+    config: Config,
+    master: MasterKey,
+    keys: KeyRing,
+    index: Index,
+}
+
+impl Repository {
+    /// Its parameters.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Its keys.
+    pub fn keys(&self) -> &KeyRing {
+        &self.keys
+    }
+
+    /// Its local index, as of the last [`Repository::sync`].
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Where its objects are.
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// Time, randomness and names from outside.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+}
+

@@ -1,0 +1,183 @@
+//! Reading chunks: find, fetch, decrypt, decompress through the chain of bases, verify the id.
+//!
+//! No byte that was not authenticated reaches zstd, and no byte that does not match its id leaves.
+//! Where a chunk stands in more than one pack, a damaged copy is passed over for a good one.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+
+use lru::LruCache;
+
+use super::Repository;
+use crate::compress::Decompressor;
+use crate::crypto::CryptoError;
+use crate::crypto::keys::BlobKind;
+use crate::error::{Error, Result};
+use crate::format::FormatError;
+use crate::format::directory::{Codec, MAX_DEPTH};
+use crate::format::pack::PackOpener;
+use crate::format::paths;
+use crate::id::{ChunkId, ChunkKey};
+use crate::index::Found;
+use crate::store::StoreError;
+
+/// Decoded bases kept for neighbours that need them too, in bytes.
+const CACHE_BYTES: usize = 12 << 20;
+
+/// What a thread needs to read chunks.
+pub struct Scratch {
+    decompressor: Decompressor,
+}
+
+impl Scratch {
+    /// Fresh state for one thread.
+    pub fn new() -> Result<Self> {
+        Ok(Self { decompressor: Decompressor::new()? })
+    }
+}
+
+/// Reads chunks of one repository; shared by threads.
+pub struct ChunkReader<'a> {
+    repository: &'a Repository,
+    cache: Mutex<Cache>,
+}
+
+struct Cache {
+    chunks: LruCache<ChunkKey, Arc<Vec<u8>>>,
+    bytes: usize,
+}
+
+impl<'a> ChunkReader<'a> {
+    /// A reader with an empty cache.
+    pub fn new(repository: &'a Repository) -> Self {
+        let capacity = NonZeroUsize::new(4096).expect("not zero");
+        Self { repository, cache: Mutex::new(Cache { chunks: LruCache::new(capacity), bytes: 0 }) }
+    }
+
+    /// The verified bytes of a chunk.
+    pub fn read(&self, kind: BlobKind, id: &ChunkId, scratch: &mut Scratch) -> Result<Vec<u8>> {
+        let places = self.places(kind, &id.key())?;
+        let mut first_error = None;
+        for place in places {
+            match self.read_at(kind, id, &place, scratch) {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        Err(first_error.unwrap_or_else(|| Error::missing_chunk(kind.name(), &id.to_hex())))
+    }
+
+    /// The verified bytes of a chunk as it stands at one place.
+    pub fn read_at(
+        &self,
+        kind: BlobKind,
+        id: &ChunkId,
+        place: &Found,
+        scratch: &mut Scratch,
+    ) -> Result<Vec<u8>> {
+        let bytes = self.decode(kind, place, scratch, 0)?;
+        if self.repository.keys().chunk_id(kind, &bytes) == *id {
+            return Ok(bytes);
+        }
+        Err(Error::damaged(blob_name(place), CryptoError::NotAuthentic))
+    }
+
+    /// The bytes of a chunk that a delta is made or decoded against. Authenticated, but its id is
+    /// not computed again: the id of what is decoded with it tells.
+    pub fn base(&self, key: &ChunkKey, scratch: &mut Scratch) -> Result<Arc<Vec<u8>>> {
+        self.base_at_depth(key, scratch, 0)
+    }
+
+    fn base_at_depth(&self, key: &ChunkKey, scratch: &mut Scratch, depth: u8) -> Result<Arc<Vec<u8>>> {
+        if let Some(bytes) = self.cached(key) {
+            return Ok(bytes);
+        }
+        let mut first_error = None;
+        for place in self.places(BlobKind::Data, key)? {
+            match self.decode(BlobKind::Data, &place, scratch, depth) {
+                Ok(bytes) => {
+                    let bytes = Arc::new(bytes);
+                    self.keep(*key, bytes.clone());
+                    return Ok(bytes);
+                }
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        Err(first_error.unwrap_or_else(|| Error::missing_chunk("base", &key.to_hex())))
+    }
+
+    fn places(&self, kind: BlobKind, key: &ChunkKey) -> Result<Vec<Found>> {
+        let mut places = self.repository.index().packs_of(key)?;
+        places.retain(|place| place.pack.kind == kind);
+        Ok(places)
+    }
+
+    fn decode(
+        &self,
+        kind: BlobKind,
+        place: &Found,
+        scratch: &mut Scratch,
+        depth: u8,
+    ) -> Result<Vec<u8>> {
+        let entry = place.entry();
+        let length = entry.plain_len as usize;
+        let mut stored = self.fetch(place)?;
+        let named = |error: FormatError| Error::damaged(blob_name(place), error);
+        let opener =
+            PackOpener::new(self.repository.keys(), place.pack.header, kind).map_err(named)?;
+        let payload =
+            opener.open_blob(place.ordinal as u64, entry, &mut stored).map_err(named)?;
+        let zstd = |_| named(FormatError::Invalid("zstd frame"));
+        match entry.codec {
+            Codec::Raw if payload.len() == length => {
+                stored.truncate(length);
+                Ok(stored)
+            }
+            Codec::Raw => Err(named(FormatError::Invalid("length of a raw blob"))),
+            Codec::Zstd => scratch.decompressor.plain(payload, length).map_err(zstd),
+            Codec::Delta if depth >= MAX_DEPTH => Err(named(FormatError::Invalid("delta chain"))),
+            Codec::Delta => {
+                if let [base] = entry.bases[..] {
+                    let prefix = self.base_at_depth(&base, scratch, depth + 1)?;
+                    return scratch.decompressor.delta(&prefix, payload, length).map_err(zstd);
+                }
+                let mut prefix = Vec::new();
+                for base in &entry.bases {
+                    prefix.extend_from_slice(&self.base_at_depth(base, scratch, depth + 1)?);
+                }
+                scratch.decompressor.delta(&prefix, payload, length).map_err(zstd)
+            }
+        }
+    }
+
+    fn fetch(&self, place: &Found) -> Result<Vec<u8>> {
+        let path = paths::pack(&place.pack.name);
+        let length = place.entry().stored_len as usize;
+        match self.repository.store().get_range(&path, place.offset(), length) {
+            Ok(bytes) => Ok(bytes),
+            Err(StoreError::NotFound { .. }) => Err(Error::missing_object(&path)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn cached(&self, key: &ChunkKey) -> Option<Arc<Vec<u8>>> {
+        self.cache.lock().expect("no panics with the cache").chunks.get(key).cloned()
+    }
+
+    fn keep(&self, key: ChunkKey, bytes: Arc<Vec<u8>>) {
+        let mut cache = self.cache.lock().expect("no panics with the cache");
+        cache.bytes += bytes.len();
+        if let Some((_, old)) = cache.chunks.push(key, bytes) {
+            cache.bytes -= old.len();
+        }
+        while cache.bytes > CACHE_BYTES {
+            let Some((_, old)) = cache.chunks.pop_lru() else { break };
+            cache.bytes -= old.len();
+        }
+    }
+}
+
+/// How a blob is called in messages.
+pub fn blob_name(place: &Found) -> String {
+    format!("{} blob {}", paths::pack(&place.pack.name), place.ordinal)
+}

@@ -1,0 +1,77 @@
+//! Finding snapshots by id, `latest`, and filters.
+
+use super::Repository;
+use crate::error::{Error, Result};
+use crate::format::name::Name;
+use crate::format::snapshot::Snapshot;
+use crate::id::ObjectName;
+
+/// A snapshot and its name.
+#[derive(Debug, Clone)]
+pub struct NamedSnapshot {
+    /// Its name in `snap/`.
+    pub name: ObjectName,
+    /// Its manifest.
+    pub snapshot: Snapshot,
+}
+
+/// Which snapshots are meant; an empty list of a kind lets all pass.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// One of these hosts.
+    pub hosts: Vec<String>,
+    /// All tags of at least one of these lists.
+    pub tags: Vec<Vec<String>>,
+    /// Holds a stream of one of these names.
+    pub paths: Vec<Name>,
+}
+
+impl Filter {
+    /// Whether a snapshot passes.
+    pub fn matches(&self, snapshot: &Snapshot) -> bool {
+        let host = self.hosts.is_empty() || self.hosts.contains(&snapshot.host);
+        let tag = self.tags.is_empty()
+            || self.tags.iter().any(|all| all.iter().all(|tag| snapshot.tags.contains(tag)));
+        let path = self.paths.is_empty()
+            || self.paths.iter().any(|path| snapshot.stream(path.as_bytes()).is_some());
+        host && tag && path
+    }
+}
+
+impl Repository {
+    /// Live snapshots that pass, oldest first.
+    pub fn snapshots(&self, filter: &Filter) -> Result<Vec<NamedSnapshot>> {
+        let all = self.index().snapshots()?;
+        Ok(all
+            .into_iter()
+            .filter(|(_, snapshot)| filter.matches(snapshot))
+            .map(|(name, snapshot)| NamedSnapshot { name, snapshot })
+            .collect())
+    }
+
+    /// The snapshot that `wanted` names: `latest`, or the start of an id of one snapshot alone.
+    pub fn find_snapshot(&self, wanted: &str, filter: &Filter) -> Result<NamedSnapshot> {
+        let missing = || Error::NoSnapshot { wanted: wanted.to_owned() };
+        if wanted == "latest" {
+            return self.snapshots(filter)?.pop().ok_or_else(missing);
+        }
+        let is_prefix = wanted.len() >= 2 && wanted.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !is_prefix {
+            return Err(missing());
+        }
+        let lower = wanted.to_ascii_lowercase();
+        let mut matching: Vec<_> = self
+            .snapshots(&Filter::default())?
+            .into_iter()
+            .filter(|named| named.name.to_hex().starts_with(&lower))
+            .collect();
+        match matching.len() {
+            0 => Err(missing()),
+            1 => Ok(matching.remove(0)),
+            _ => Err(Error::AmbiguousSnapshot {
+                wanted: wanted.to_owned(),
+                matches: matching.iter().map(|m| m.name.short()).collect::<Vec<_>>().join(", "),
+            }),
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Writing blobs: fill packs, seal and store them, commit them to the log.
+//!
+//! Order of durability: pack, idx object, snapshot, log entry. Packs are committed now and then
+//! without a snapshot, so that a backup that is killed goes on from there the next time.
+//! Memory: one pack being filled for each kind, one waiting, one being sealed.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::Repository;
+use super::closure::Walk;
+use crate::crypto::keys::BlobKind;
+use crate::error::{Error, Result};
+use crate::format::index::IndexedPack;
+use crate::format::log::{EntryKind, LogEntry};
+use crate::format::pack::{EncodedBlob, PackBuilder};
+use crate::format::paths;
+use crate::format::snapshot::Snapshot;
+use crate::id::{ChunkId, ChunkKey, ObjectName};
+use crate::index::Fate;
+
+/// Packs are committed when they add up to this many bytes, …
+const CHECKPOINT_BYTES: u64 = 256 << 20;
+/// … or hold this many blobs.
+const CHECKPOINT_BLOBS: usize = 1 << 18;
+/// Most blobs of one pack; keeps its directory small.
+const PACK_BLOBS: usize = 8192;
+
+/// Takes encoded blobs from many threads; one more thread ([`BlobWriter::store_packs`]) seals and
+/// stores the packs they fill.
+pub struct BlobWriter<'a> {
+    repository: &'a Repository,
+    dry_run: bool,
+    filling: Mutex<[PackBuilder; 2]>,
+    claimed: Mutex<HashSet<ChunkKey>>,
+    jobs: Mutex<Option<Sender<PackBuilder>>>,
+    queue: Receiver<PackBuilder>,
+    stored: Mutex<Stored>,
+    failed: AtomicBool,
+    added_bytes: AtomicU64,
+    dead_at_start: usize,
+}
+
+/// Packs that are stored but not in the log yet.
+#[derive(Default)]
+struct Stored {
+    packs: Vec<IndexedPack>,
+    bytes: u64,
+    blobs: usize,
+    error: Option<Error>,
+}
+
+impl<'a> BlobWriter<'a> {
+    /// A writer into `repository`; with `dry_run` everything is done but storing.
+    pub fn new(repository: &'a Repository, dry_run: bool) -> Self {
+        let (sender, queue) = bounded(1);
+        Self {
+            repository,
+            dry_run,
+            filling: Mutex::new([BlobKind::Data, BlobKind::Tree].map(PackBuilder::new)),
+            claimed: Mutex::new(HashSet::new()),
+            jobs: Mutex::new(Some(sender)),
+            queue,
+            stored: Mutex::new(Stored::default()),
+            failed: AtomicBool::new(false),
+            added_bytes: AtomicU64::new(0),
+            dead_at_start: repository.index().dead().len(),
+        }
+    }
+
+    /// Whether the caller must encode and add this chunk: `false` where it is in the repository or
+    /// was claimed before. Of several threads that ask at once, one is told `true`.
+    pub fn claim(&self, id: &ChunkId) -> Result<bool> {
+        let key = id.key();
+        if self.claimed.lock().expect("no panics here").contains(&key) {
+            return Ok(false);
+        }
+        if self.repository.index().contains_live(&key)? {
+            return Ok(false);
+        }
+        Ok(self.claimed.lock().expect("no panics here").insert(key))
+    }
+
+    /// Adds a blob that was claimed. Blocks while packs are being stored more slowly than filled.
+    pub fn add(&self, kind: BlobKind, blob: EncodedBlob) -> Result<()> {
+        let full = {
+            let mut filling = self.filling.lock().expect("no panics here");
+            let builder = &mut filling[kind as usize];
+            builder.push(blob);
+            let limit = self.pack_limit(kind);
+            let is_full = builder.payload_bytes() as u64 >= limit || builder.blob_count() >= PACK_BLOBS;
+            is_full.then(|| std::mem::replace(builder, PackBuilder::new(kind)))
+        };
+        full.map_or(Ok(()), |builder| self.submit(builder))
+    }
+
+    /// Stores what is in half-filled packs and lets [`BlobWriter::store_packs`] end.
+    pub fn close(&self) -> Result<()> {
+        let empty = [BlobKind::Data, BlobKind::Tree].map(PackBuilder::new);
+        let last = std::mem::replace(&mut *self.filling.lock().expect("no panics here"), empty);
+        for builder in last {
+            if builder.blob_count() > 0 {
+                self.submit(builder)?;
+            }
+        }
+        self.jobs.lock().expect("no panics here").take();
+        Ok(())
+    }
+
+    /// Ends [`BlobWriter::store_packs`] without storing what is still being filled.
+    pub fn abandon(&self) {
+        self.failed.store(true, Ordering::SeqCst);
+        self.jobs.lock().expect("no panics here").take();
+    }
+
+    /// Whether storing failed: everybody should stop.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of packs and idx objects stored so far.
+    pub fn added_bytes(&self) -> u64 {
+        self.added_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Seals and stores packs until [`BlobWriter::close`]; runs on a thread of its own.
+    pub fn store_packs(&self) {
+        for builder in &self.queue {
+            if self.has_failed() {
+                continue;
+            }
+            if let Err(error) = self.store_pack(builder) {
+                self.stored.lock().expect("no panics here").error.get_or_insert(error);
+                self.failed.store(true, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// Commits everything stored so far, with the snapshot if there is one, and returns its name.
+    /// Call after [`BlobWriter::store_packs`] ended.
+    pub fn commit(&self, snapshot: Option<&Snapshot>) -> Result<Option<ObjectName>> {
+        let mut stored = self.stored.lock().expect("no panics here");
+        if let Some(error) = stored.error.take() {
+            return Err(error);
+        }
+        if self.dry_run {
+            return Ok(None);
+        }
+        self.commit_packs(&mut stored, snapshot)
+    }
+
+    fn pack_limit(&self, kind: BlobKind) -> u64 {
+        let config = self.repository.config();
+        match kind {
+            BlobKind::Data => config.data_pack_bytes,
+            BlobKind::Tree => config.tree_pack_bytes,
+        }
+    }
+
+    fn submit(&self, builder: PackBuilder) -> Result<()> {
+        let sender = self.jobs.lock().expect("no panics here").clone();
+        // A closed queue means that storing failed; the error is told by `commit`.
+        match sender.map(|sender| sender.send(builder)) {
+            Some(Ok(())) => Ok(()),
+            _ => Err(Error::Interrupted),
+        }
+    }
+
+    fn store_pack(&self, builder: PackBuilder) -> Result<()> {
+        let repository = self.repository;
+        let entropy = &*repository.environment().entropy;
+        let blobs = builder.blob_count();
+        let pack = builder.seal(repository.keys(), entropy, repository.config().padding);
+        let size = pack.bytes.len() as u64;
+        self.added_bytes.fetch_add(size, Ordering::Relaxed);
+        if self.dry_run {
+            return Ok(());
+        }
+        repository.put_named(&paths::pack(&pack.indexed.name), &pack.bytes)?;
+        drop(pack.bytes);
+        let mut stored = self.stored.lock().expect("no panics here");
+        stored.packs.push(pack.indexed);
+        stored.bytes += size;
+        stored.blobs += blobs;
+        if stored.bytes >= CHECKPOINT_BYTES || stored.blobs >= CHECKPOINT_BLOBS {
+            self.commit_packs(&mut stored, None)?;
+        }
+        Ok(())
+    }
+
+    fn commit_packs(
+        &self,
+        stored: &mut Stored,
+        snapshot: Option<&Snapshot>,
+    ) -> Result<Option<ObjectName>> {
+        let repository = self.repository;
+        if stored.packs.is_empty() && snapshot.is_none() {
+            return Ok(None);
+        }
+        let mut add = LogEntry::new(EntryKind::Add);
+        if !stored.packs.is_empty() {
+            let (name, size) = repository.put_index(&stored.packs)?;
+            add.index_add.push(name);
+            self.added_bytes.fetch_add(size, Ordering::Relaxed);
+        }
+        let mut snapshot_name = None;
+        if let Some(snapshot) = snapshot {
+            let (name, size) = repository.put_snapshot(snapshot)?;
+            add.snapshot_add.push(name);
+            snapshot_name = Some(name);
+            self.added_bytes.fetch_add(size, Ordering::Relaxed);
+        }
+        let roots: Vec<ChunkId> =
+            snapshot.iter().flat_map(|s| s.streams.iter().map(|stream| stream.root)).collect();
+        let mut must_split = false;
+        let committed = repository.commit(&mut || {
+            must_split = self.prune_at_work() && !stored.packs.is_empty() && !roots.is_empty();
+            if must_split {
+                return Err(Error::Interrupted);
+            }
+            self.revalidate(add.clone(), &stored.packs, &roots)
+        });
+        if must_split {
+            // The closure of the snapshot can be walked once its packs are in the index.
+            self.commit_packs(stored, None)?;
+            return self.commit_packs(stored, snapshot);
+        }
+        committed?;
+        // From here on the index answers for these chunks.
+        let mut claimed = self.claimed.lock().expect("no panics here");
+        for entry in stored.packs.iter().flat_map(|pack| &pack.entries) {
+            claimed.remove(&entry.id);
+        }
+        drop(claimed);
+        *stored = Stored::default();
+        Ok(snapshot_name)
+    }
+
+    /// Whether packs are condemned, or died since this writer began to rely on the index.
+    fn prune_at_work(&self) -> bool {
+        let index = self.repository.index();
+        !index.condemned().is_empty() || index.dead().len() != self.dead_at_start
+    }
+
+    /// The entry, if all that it relies on still stands; condemned packs are listed for rescue.
+    fn revalidate(
+        &self,
+        mut add: LogEntry,
+        packs: &[IndexedPack],
+        roots: &[ChunkId],
+    ) -> Result<LogEntry> {
+        if !self.prune_at_work() {
+            return Ok(add);
+        }
+        let mut walk = Walk::new(self.repository, packs);
+        walk.packs(packs)?;
+        for root in roots {
+            walk.stream(*root)?;
+        }
+        let mut rescue = walk.finish();
+        for pack in packs {
+            match self.repository.index().fate(&pack.name) {
+                None => {}
+                Some(Fate::Condemned) => {
+                    rescue.insert(pack.name);
+                }
+                Some(Fate::Dead) => {
+                    return Err(Error::Conflict(format!(
+                        "{} was removed by a prune before this backup committed it; run it again",
+                        paths::pack(&pack.name)
+                    )));
+                }
+            }
+        }
+        add.rescue = rescue.into_iter().collect();
+        Ok(add)
+    }
+}

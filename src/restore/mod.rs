@@ -1,0 +1,197 @@
+//! Getting streams back: decode ahead on several threads, write in order.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::crypto::keys::BlobKind;
+use crate::error::{Error, Result};
+use crate::format::recipe::ChunkRun;
+use crate::format::snapshot::StreamEntry;
+use crate::progress::Progress;
+use crate::repository::Repository;
+use crate::repository::reader::{ChunkReader, Scratch};
+use crate::repository::recipes::RecipeReader;
+
+pub mod files;
+
+/// Chunks are decoded in batches of about this many plain bytes.
+const BATCH_BYTES: u64 = 1 << 20;
+
+/// A batch of chunks, its place in the stream, and where its bytes go.
+struct Batch {
+    number: u64,
+    runs: Vec<ChunkRun>,
+}
+
+/// Decoded chunks, each with how often it stands there.
+type Decoded = Vec<(Vec<u8>, u32)>;
+
+/// Writes a whole stream to `target`, in order. Nothing that fails verification is ever written.
+pub fn copy_stream(
+    repository: &Repository,
+    stream: &StreamEntry,
+    target: &mut dyn StreamTarget,
+    progress: &Progress,
+) -> Result<u64> {
+    let threads = thread::available_parallelism().map_or(2, usize::from).max(2);
+    let reader = ChunkReader::new(repository);
+    thread::scope(|scope| {
+        let ahead = threads * 2;
+        let (work, queue) = bounded::<Batch>(ahead);
+        let (done, results) = bounded::<(u64, Result<Decoded>)>(ahead);
+        for _ in 0..threads {
+            let (queue, done, reader) = (queue.clone(), done.clone(), &reader);
+            scope.spawn(move || decode_all(reader, &queue, &done));
+        }
+        drop((queue, done));
+        let plan = Plan { recipe: RecipeReader::new(repository, stream.root)?, number: 0 };
+        let written = drive(plan, work, results, ahead as u64, target, progress)?;
+        if written == stream.size {
+            return Ok(written);
+        }
+        Err(Error::Conflict(format!(
+            "the recipe of {} adds up to {written} bytes, its snapshot says {}",
+            stream.name, stream.size
+        )))
+    })
+}
+
+/// Where the bytes of a stream go.
+pub trait StreamTarget {
+    /// Takes the next bytes.
+    fn write(&mut self, bytes: &[u8]) -> Result<()>;
+    /// Takes so many zeros; files make a hole of them.
+    fn zeros(&mut self, count: u64) -> Result<()> {
+        let block = [0; 1 << 16];
+        let mut left = count;
+        while left > 0 {
+            let part = left.min(block.len() as u64) as usize;
+            self.write(&block[..part])?;
+            left -= part as u64;
+        }
+        Ok(())
+    }
+}
+
+/// Any writer, called by a name in errors.
+pub struct WriterTarget<W> {
+    /// The writer.
+    pub writer: W,
+    /// What it is.
+    pub name: String,
+}
+
+impl<W: Write> StreamTarget for WriterTarget<W> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.writer
+            .write_all(bytes)
+            .map_err(|source| Error::Io { action: "write", path: self.name.clone(), source })
+    }
+}
+
+/// Hands out batches in order and puts results back into order; at most `ahead` are under way.
+fn drive(
+    mut plan: Plan<'_>,
+    work: Sender<Batch>,
+    results: Receiver<(u64, Result<Decoded>)>,
+    ahead: u64,
+    target: &mut dyn StreamTarget,
+    progress: &Progress,
+) -> Result<u64> {
+    let (mut sent, mut next, mut written) = (0, 0, 0);
+    let mut waiting: BTreeMap<u64, Decoded> = BTreeMap::new();
+    let mut at_end = false;
+    loop {
+        while !at_end && sent < next + ahead {
+            match plan.batch()? {
+                Some(batch) => {
+                    // Never blocks: the queue has room for all that may be under way.
+                    work.send(batch).map_err(|_| Error::Interrupted)?;
+                    sent += 1;
+                }
+                None => at_end = true,
+            }
+        }
+        if next == sent {
+            return Ok(written);
+        }
+        while !waiting.contains_key(&next) {
+            let (number, decoded) = results.recv().map_err(|_| Error::Interrupted)?;
+            waiting.insert(number, decoded?);
+        }
+        if progress.is_interrupted() {
+            return Err(Error::Interrupted);
+        }
+        let decoded = waiting.remove(&next).unwrap_or_default();
+        next += 1;
+        for (bytes, repeat) in decoded {
+            let total = bytes.len() as u64 * u64::from(repeat);
+            write_run(target, &bytes, repeat)?;
+            written += total;
+            Progress::add(&progress.done_bytes, total);
+        }
+    }
+}
+
+fn write_run(target: &mut dyn StreamTarget, bytes: &[u8], repeat: u32) -> Result<()> {
+    if repeat > 1 && bytes.iter().all(|&byte| byte == 0) {
+        return target.zeros(bytes.len() as u64 * u64::from(repeat));
+    }
+    (0..repeat).try_for_each(|_| target.write(bytes))
+}
+
+struct Plan<'a> {
+    recipe: RecipeReader<'a>,
+    number: u64,
+}
+
+impl Plan<'_> {
+    fn batch(&mut self) -> Result<Option<Batch>> {
+        let (mut runs, mut bytes) = (Vec::new(), 0);
+        while bytes < BATCH_BYTES {
+            match self.recipe.next().transpose()? {
+                Some(run) => {
+                    bytes += u64::from(run.length);
+                    runs.push(run);
+                }
+                None => break,
+            }
+        }
+        if runs.is_empty() {
+            return Ok(None);
+        }
+        self.number += 1;
+        Ok(Some(Batch { number: self.number - 1, runs }))
+    }
+}
+
+fn decode_all(reader: &ChunkReader<'_>, queue: &Receiver<Batch>, done: &Sender<(u64, Result<Decoded>)>) {
+    let mut scratch = match Scratch::new() {
+        Ok(scratch) => scratch,
+        Err(error) => {
+            let _ = done.send((0, Err(error)));
+            return;
+        }
+    };
+    for batch in queue {
+        let decoded = batch
+            .runs
+            .iter()
+            .map(|run| decode(reader, run, &mut scratch).map(|bytes| (bytes, run.repeat)))
+            .collect();
+        if done.send((batch.number, decoded)).is_err() {
+            return;
+        }
+    }
+}
+
+fn decode(reader: &ChunkReader<'_>, run: &ChunkRun, scratch: &mut Scratch) -> Result<Vec<u8>> {
+    let bytes = reader.read(BlobKind::Data, &run.id, scratch)?;
+    if bytes.len() == run.length as usize {
+        return Ok(bytes);
+    }
+    Err(Error::Conflict(format!("chunk {} is not as long as its recipe says", run.id.short())))
+}

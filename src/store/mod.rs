@@ -1,0 +1,149 @@
+//! Where objects are kept. A store knows names and bytes, nothing of what they mean.
+//!
+//! The contract that everything above rests on:
+//! * objects are immutable: [`Store::put_new`] fails where the name is taken, and of any number of
+//!   writers that race for one name exactly one succeeds;
+//! * when `put_new` returns `Ok`, the object survives a power failure;
+//! * whoever lists or gets after that sees it.
+
+pub mod fault;
+pub mod local;
+pub mod memory;
+pub mod read_only;
+pub mod record;
+pub mod suite;
+
+use std::io;
+use std::sync::Arc;
+
+/// An object as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObjectInfo {
+    /// Its path.
+    pub path: String,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// Why a store operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No object of that name.
+    #[error("{path}: no such object")]
+    NotFound {
+        /// The object.
+        path: String,
+    },
+    /// The name is taken.
+    #[error("{path}: exists already")]
+    AlreadyExists {
+        /// The object.
+        path: String,
+    },
+    /// A put that may or may not have happened; the caller has to look.
+    #[error("put {path}: outcome unknown: {source}")]
+    Unknown {
+        /// The object.
+        path: String,
+        /// What was heard.
+        source: io::Error,
+    },
+    /// No space left.
+    #[error("put {path}: {source}")]
+    Full {
+        /// The object.
+        path: String,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// Not permitted, or a read-only file system.
+    #[error("{action} {path}: {source}")]
+    Denied {
+        /// What was tried.
+        action: &'static str,
+        /// The object.
+        path: String,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// Anything else; the operation did not happen.
+    #[error("{action} {path}: {source}")]
+    Failed {
+        /// What was tried.
+        action: &'static str,
+        /// The object.
+        path: String,
+        /// The system's words.
+        source: io::Error,
+    },
+}
+
+/// A place for immutable objects.
+pub trait Store: Send + Sync {
+    /// Creates an object, durably. Never touches one that exists.
+    fn put_new(&self, path: &str, bytes: &[u8]) -> Result<(), StoreError>;
+    /// The whole object.
+    fn get(&self, path: &str) -> Result<Vec<u8>, StoreError>;
+    /// Exactly `length` bytes from `offset`; an object that is shorter is an error.
+    fn get_range(&self, path: &str, offset: u64, length: usize) -> Result<Vec<u8>, StoreError>;
+    /// The size of an object.
+    fn head(&self, path: &str) -> Result<u64, StoreError>;
+    /// All objects whose path starts with `prefix`, which is empty or ends with a slash, by path.
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError>;
+    /// Removes an object.
+    fn delete(&self, path: &str) -> Result<(), StoreError>;
+    /// Where this store is, for messages.
+    fn location(&self) -> String;
+}
+
+impl<S: Store + ?Sized> Store for Arc<S> {
+    fn put_new(&self, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        (**self).put_new(path, bytes)
+    }
+    fn get(&self, path: &str) -> Result<Vec<u8>, StoreError> {
+        (**self).get(path)
+    }
+    fn get_range(&self, path: &str, offset: u64, length: usize) -> Result<Vec<u8>, StoreError> {
+        (**self).get_range(path, offset, length)
+    }
+    fn head(&self, path: &str) -> Result<u64, StoreError> {
+        (**self).head(path)
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        (**self).list(prefix)
+    }
+    fn delete(&self, path: &str) -> Result<(), StoreError> {
+        (**self).delete(path)
+    }
+    fn location(&self) -> String {
+        (**self).location()
+    }
+}
+
+/// Checks that a path is relative, of plain segments: nothing read from a repository may ever name
+/// a file outside it.
+pub fn check_path(action: &'static str, path: &str) -> Result<(), StoreError> {
+    let plain = |segment: &str| {
+        !segment.is_empty()
+            && !segment.starts_with('.')
+            && segment.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
+    };
+    if path.split('/').all(plain) {
+        return Ok(());
+    }
+    let source = io::Error::new(io::ErrorKind::InvalidInput, "not a valid object path");
+    Err(StoreError::Failed { action, path: path.to_owned(), source })
+}
+
+/// The range of an object that is wholly in memory.
+fn slice_range(path: &str, bytes: &[u8], offset: u64, length: usize) -> Result<Vec<u8>, StoreError> {
+    usize::try_from(offset)
+        .ok()
+        .and_then(|start| bytes.get(start..start.checked_add(length)?))
+        .map(<[u8]>::to_vec)
+        .ok_or_else(|| StoreError::Failed {
+            action: "read",
+            path: path.to_owned(),
+            source: io::ErrorKind::UnexpectedEof.into(),
+        })
+}
