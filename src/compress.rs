@@ -37,6 +37,7 @@ impl ZstdError {
 pub struct Compressor {
     plain: CCtx<'static>,
     delta: CCtx<'static>,
+    buffer: Vec<u8>,
 }
 
 impl Compressor {
@@ -61,12 +62,12 @@ impl Compressor {
                 .set_parameter(CParameter::HashLog(settings.delta_hash_log))
                 .map_err(ZstdError::of)?;
         }
-        Ok(Self { plain, delta })
+        Ok(Self { plain, delta, buffer: Vec::new() })
     }
 
     /// `bytes` as a zstd frame of its own.
     pub fn plain(&mut self, bytes: &[u8]) -> Result<Vec<u8>, ZstdError> {
-        compress(&mut self.plain, bytes)
+        compress(&mut self.plain, &mut self.buffer, bytes)
     }
 
     /// `bytes` as a difference to `prefix`.
@@ -76,7 +77,7 @@ impl Compressor {
         let window = usize::BITS - (span - 1).leading_zeros();
         self.delta.set_parameter(CParameter::WindowLog(window.min(27))).map_err(ZstdError::of)?;
         reference_prefix(&mut self.delta, prefix)?;
-        let result = compress(&mut self.delta, bytes);
+        let result = compress(&mut self.delta, &mut self.buffer, bytes);
         // A finished frame forgets its prefix by itself; a failed one must not keep it.
         self.delta.reset(ResetDirective::SessionOnly).map_err(ZstdError::of)?;
         if result.is_err() {
@@ -86,10 +87,18 @@ impl Compressor {
     }
 }
 
-fn compress(context: &mut CCtx<'static>, bytes: &[u8]) -> Result<Vec<u8>, ZstdError> {
-    let mut out = Vec::with_capacity(zstd::zstd_safe::compress_bound(bytes.len()));
-    context.compress2(&mut out, bytes).map_err(ZstdError::of)?;
-    Ok(out)
+/// Compresses into a buffer that is used again and again; the frame gets a vector of its own size.
+/// Frames wait in packs by the thousand: with the room that zstd wants beforehand they would take
+/// as much memory as the plain chunks.
+fn compress(
+    context: &mut CCtx<'static>,
+    buffer: &mut Vec<u8>,
+    bytes: &[u8],
+) -> Result<Vec<u8>, ZstdError> {
+    buffer.clear();
+    buffer.reserve(zstd::zstd_safe::compress_bound(bytes.len()));
+    context.compress2(buffer, bytes).map_err(ZstdError::of)?;
+    Ok(buffer.as_slice().to_vec())
 }
 
 /// Lets the next frame of `context` refer to `prefix`.

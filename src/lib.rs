@@ -1,10 +1,12 @@
 //! restow
 pub mod backup;
+pub mod check;
 pub mod chunker;
 pub mod clock;
 pub mod compress;
 pub mod crypto;
 pub mod delta;
+pub mod diff;
 pub mod entropy;
 pub mod error;
 pub mod format;
@@ -14,4 +16,6 @@ pub mod progress;
 pub mod repository;
 pub mod restore;
 pub mod source;
+pub mod stats;
 pub mod store;
+pub mod tag;

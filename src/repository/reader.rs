@@ -82,6 +82,16 @@ impl<'a> ChunkReader<'a> {
         Err(Error::damaged(blob_name(place), CryptoError::NotAuthentic))
     }
 
+    /// Checks a chunk whose full id is not at hand against the key that the index has for it.
+    pub fn verify_key(&self, place: &Found, scratch: &mut Scratch) -> Result<()> {
+        let kind = place.pack.kind;
+        let bytes = self.decode(kind, place, scratch, 0)?;
+        if self.repository.keys().chunk_id(kind, &bytes).key() == place.entry().id {
+            return Ok(());
+        }
+        Err(Error::damaged(blob_name(place), CryptoError::NotAuthentic))
+    }
+
     /// The bytes of a chunk that a delta is made or decoded against. Authenticated, but its id is
     /// not computed again: the id of what is decoded with it tells.
     pub fn base(&self, key: &ChunkKey, scratch: &mut Scratch) -> Result<Arc<Vec<u8>>> {

@@ -1,9 +1,19 @@
 //! One file a verb: `Args`, whose doc comments are the help text, and a function.
 
 mod backup;
+mod cat;
+mod check;
+mod demo;
+mod diff;
 mod dump;
+mod generate;
 mod init;
+mod key;
+mod ls;
+mod restore;
 mod snapshots;
+mod stats;
+mod tag;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -21,8 +31,32 @@ pub enum Command {
     Backup(backup::BackupArgs),
     /// Write one stream of a snapshot to standard output
     Dump(dump::DumpArgs),
+    /// Restore the streams of a snapshot as files
+    Restore(restore::RestoreArgs),
+    /// List what a snapshot holds
+    Ls(ls::LsArgs),
     /// List snapshots
     Snapshots(snapshots::SnapshotsArgs),
+    /// Print the repository's configuration, a snapshot or a log entry as JSON
+    Cat(cat::CatArgs),
+    /// Show what the repository holds and what deduplication, deltas and compression save
+    Stats(stats::StatsArgs),
+    /// Compare two snapshots
+    Diff(diff::DiffArgs),
+    /// Change the tags of snapshots
+    Tag(tag::TagArgs),
+    /// Look for damage
+    Check(check::CheckArgs),
+    /// Add, list, remove and change passwords and key files
+    Key(key::KeyArgs),
+    /// Show the whole thing on a real SQLite database in a temporary folder
+    Demo(demo::DemoArgs),
+    /// Print the version of the program and of the format
+    Version,
+    /// Print a completion script for a shell
+    Completions(generate::CompletionsArgs),
+    /// Print the manual page, or write one for each command into a folder
+    Man(generate::ManArgs),
 }
 
 /// Runs a command and gives its exit code.
@@ -31,7 +65,19 @@ pub fn run(global: &Global, command: Command) -> Result<u8> {
         Command::Init(args) => init::run(global, args),
         Command::Backup(args) => backup::run(global, args),
         Command::Dump(args) => dump::run(global, args),
+        Command::Restore(args) => restore::run(global, args),
+        Command::Ls(args) => ls::run(global, args),
         Command::Snapshots(args) => snapshots::run(global, args),
+        Command::Cat(args) => cat::run(global, args),
+        Command::Stats(args) => stats::run(global, args),
+        Command::Diff(args) => diff::run(global, args),
+        Command::Tag(args) => tag::run(global, args),
+        Command::Check(args) => check::run(global, args),
+        Command::Key(args) => key::run(global, args),
+        Command::Demo(args) => demo::run(args),
+        Command::Version => generate::version(global),
+        Command::Completions(args) => generate::completions(args),
+        Command::Man(args) => generate::man(args),
     }
 }
 

@@ -1,0 +1,160 @@
+//! Looking for damage: is all that snapshots refer to there, and is it what it should be?
+//!
+//! Reads only. Every problem names the object, and every snapshot and stream that it touches.
+
+mod data;
+mod structure;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::id::ChunkKey;
+use crate::progress::Progress;
+use crate::repository::Repository;
+use crate::repository::recipes::RecipeReader;
+
+/// How much of the packs to read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ReadData {
+    /// None: only whether they are there and as long as they should be.
+    None,
+    /// All of them.
+    All,
+    /// About this share of them, from 0 to 1, chosen at random.
+    Share(f64),
+    /// The `part`-th of `parts` equal parts, counted from 1; all parts together are all packs.
+    Part {
+        /// Which one.
+        part: u64,
+        /// Of how many.
+        parts: u64,
+    },
+}
+
+/// A snapshot's stream that a problem touches.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Affected {
+    /// Short id of the snapshot.
+    pub snapshot: String,
+    /// Its stream.
+    pub path: String,
+}
+
+/// Something that is wrong.
+#[derive(Debug, Clone, Serialize)]
+pub struct Problem {
+    /// The object, and the blob where it is one.
+    pub object: String,
+    /// What is wrong with it.
+    pub detail: String,
+    /// What cannot be restored because of it.
+    pub affected: BTreeSet<Affected>,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct CheckReport {
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+    /// Live snapshots looked at.
+    pub snapshots: u64,
+    /// Packs known to the index.
+    pub packs: u64,
+    /// Packs read.
+    pub packs_read: u64,
+    /// Bytes read of them.
+    pub bytes_read: u64,
+    /// Objects that nothing refers to, such as an interrupted backup leaves: no problem.
+    pub orphans: u64,
+    /// Their bytes.
+    pub orphan_bytes: u64,
+}
+
+/// Collects problems, each once, and remembers which chunks are lost.
+#[derive(Default)]
+struct Findings {
+    problems: BTreeMap<String, Problem>,
+    lost: HashMap<ChunkKey, BTreeSet<String>>,
+}
+
+impl Findings {
+    fn add(&mut self, object: impl Into<String>, detail: impl ToString) -> &mut Problem {
+        let object = object.into();
+        self.problems.entry(object.clone()).or_insert_with(|| Problem {
+            object,
+            detail: detail.to_string(),
+            affected: BTreeSet::new(),
+        })
+    }
+
+    fn lose(&mut self, key: ChunkKey, object: &str) {
+        self.lost.entry(key).or_default().insert(object.to_owned());
+    }
+}
+
+/// Checks a repository.
+pub fn run(repository: &Repository, read: ReadData, progress: &Progress) -> Result<CheckReport> {
+    let mut report = CheckReport::default();
+    let mut findings = Findings::default();
+    structure::log(repository, &mut findings)?;
+    structure::indexes(repository, &mut findings)?;
+    structure::packs(repository, &mut findings, &mut report)?;
+    if read != ReadData::None {
+        data::read(repository, read, &mut findings, &mut report, progress)?;
+    }
+    structure::snapshots(repository, &mut findings, &mut report)?;
+    report.problems = findings.problems.into_values().collect();
+    Ok(report)
+}
+
+/// The problems that a chunk suffers from, its own and its bases'. Answers are remembered.
+struct Losses<'a> {
+    repository: &'a Repository,
+    findings: &'a mut Findings,
+    sound: std::collections::HashSet<ChunkKey>,
+}
+
+impl Losses<'_> {
+    fn of(&mut self, key: ChunkKey) -> Result<BTreeSet<String>> {
+        let mut objects = BTreeSet::new();
+        let (mut waiting, mut walked) = (vec![key], Vec::new());
+        while let Some(key) = waiting.pop() {
+            if self.sound.contains(&key) {
+                continue;
+            }
+            if let Some(lost) = self.findings.lost.get(&key) {
+                objects.extend(lost.iter().cloned());
+                continue;
+            }
+            walked.push(key);
+            match self.repository.index().find(&key)? {
+                Some(found) => waiting.extend(&found.entry().bases),
+                None => {
+                    let object = format!("chunk {}", key.short());
+                    self.findings.add(&object, "stands in no pack");
+                    self.findings.lose(key, &object);
+                    objects.insert(object);
+                }
+            }
+        }
+        if objects.is_empty() {
+            self.sound.extend(walked);
+        }
+        // Memory stays bounded: what was forgotten is looked up again.
+        if self.sound.len() > 1 << 20 {
+            self.sound.clear();
+        }
+        Ok(objects)
+    }
+}
+
+/// The objects whose damage touches a stream; an error where its recipe cannot be walked.
+fn stream_losses(losses: &mut Losses<'_>, recipe: RecipeReader<'_>) -> Result<BTreeSet<String>> {
+    let mut objects = BTreeSet::new();
+    for run in recipe {
+        objects.append(&mut losses.of(run?.id.key())?);
+    }
+    Ok(objects)
+}

@@ -1,0 +1,179 @@
+//! The part of a check that reads no packs but those of recipes.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::{Affected, CheckReport, Findings, Losses, stream_losses};
+use crate::error::{Error, Result};
+use crate::format::paths;
+use crate::id::ObjectName;
+use crate::index::Fate;
+use crate::repository::Repository;
+use crate::repository::recipes::RecipeReader;
+
+/// Is the log whole, from the first entry to the head, each continuing the one before?
+pub fn log(repository: &Repository, findings: &mut Findings) -> Result<()> {
+    for slot in repository.key_slots()? {
+        if let Err(error) = slot.slot {
+            findings.add(format!("{}{}", paths::KEYS, slot.name), error);
+        }
+    }
+    let Some(head) = repository.index().position()? else { return Ok(()) };
+    let mut previous = [0; 32];
+    for number in 0..=head.number {
+        let path = paths::log(number);
+        match repository.read_entry(number) {
+            Ok(Some(stored)) => {
+                if stored.entry.previous != previous {
+                    findings.add(&path, "does not continue the entry before it");
+                }
+                previous = stored.position.hash;
+            }
+            Ok(None) => {
+                findings.add(&path, "is missing");
+            }
+            Err(error @ Error::Damaged { .. }) => {
+                findings.add(&path, source_text(&error));
+                // The chain goes on from the stored bytes, whatever they are.
+                previous = *blake3::hash(&repository.store().get(&path)?).as_bytes();
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if previous != head.hash {
+        findings.add(paths::log(head.number), "is not the entry that was there before");
+    }
+    Ok(())
+}
+
+/// Do the idx objects say what the local index says?
+pub fn indexes(repository: &Repository, findings: &mut Findings) -> Result<()> {
+    let mut listed = HashSet::new();
+    for name in repository.index().index_names()? {
+        let path = paths::index(&name);
+        let packs = match repository.load_index(&name) {
+            Ok(packs) => packs,
+            Err(error @ (Error::Damaged { .. } | Error::Missing { .. })) => {
+                findings.add(&path, source_text(&error));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        for pack in packs {
+            let known = repository.index().pack(&pack.name)?;
+            let same = known.is_some_and(|known| {
+                known.size == pack.size && known.header == pack.header && known.entries == pack.entries
+            });
+            if !same {
+                findings.add(&path, "the local index says otherwise; delete the cache and check again");
+            }
+            if !listed.insert(pack.name) {
+                findings.add(paths::pack(&pack.name), "stands in more than one idx object");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Is every pack there, and as long as it should be?
+pub fn packs(
+    repository: &Repository,
+    findings: &mut Findings,
+    report: &mut CheckReport,
+) -> Result<()> {
+    let mut stored: BTreeMap<ObjectName, u64> = BTreeMap::new();
+    for object in repository.store().list(paths::DATA)? {
+        match paths::object_name(&object.path) {
+            Some(name) => drop(stored.insert(name, object.size)),
+            None => orphan(report, object.size),
+        }
+    }
+    for (name, size) in repository.index().packs()? {
+        report.packs += 1;
+        let path = paths::pack(&name);
+        let is_dead = repository.index().fate(&name) == Some(Fate::Dead);
+        let detail = match stored.remove(&name) {
+            Some(found) if found == size => continue,
+            _ if is_dead => continue,
+            Some(found) => format!("has {found} bytes instead of {size}"),
+            None => "is missing".to_owned(),
+        };
+        findings.add(&path, detail);
+        let Some(pack) = repository.index().pack(&name)? else { continue };
+        for entry in &pack.entries {
+            let elsewhere = repository.index().packs_of(&entry.id)?.len() > 1;
+            if !elsewhere {
+                findings.lose(entry.id, &path);
+            }
+        }
+    }
+    stored.values().for_each(|size| orphan(report, *size));
+    let valid: HashSet<_> = repository.index().index_names()?.iter().map(paths::index).collect();
+    let live: HashSet<_> =
+        repository.index().snapshot_names()?.iter().map(paths::snapshot).collect();
+    for (folder, known) in [(paths::INDEX, valid), (paths::SNAPSHOTS, live)] {
+        for object in repository.store().list(folder)? {
+            if !known.contains(&object.path) {
+                orphan(report, object.size);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn orphan(report: &mut CheckReport, size: u64) {
+    report.orphans += 1;
+    report.orphan_bytes += size;
+}
+
+/// Can every stream of every snapshot be walked, and what is lost of it?
+pub fn snapshots(
+    repository: &Repository,
+    findings: &mut Findings,
+    report: &mut CheckReport,
+) -> Result<()> {
+    for (name, snapshot) in repository.index().snapshots()? {
+        report.snapshots += 1;
+        if let Err(error) = repository.load_snapshot(&name) {
+            let problem = findings.add(paths::snapshot(&name), source_text(&error));
+            problem.affected.extend(snapshot.streams.iter().map(|stream| Affected {
+                snapshot: name.short(),
+                path: stream.name.to_string(),
+            }));
+        }
+        for stream in &snapshot.streams {
+            let affected = Affected { snapshot: name.short(), path: stream.name.to_string() };
+            let recipe = RecipeReader::new(repository, stream.root)?;
+            let mut losses = Losses { repository, findings, sound: HashSet::new() };
+            match stream_losses(&mut losses, recipe) {
+                Ok(objects) => {
+                    for object in objects {
+                        findings.add(&object, "is damaged").affected.insert(affected.clone());
+                    }
+                }
+                Err(error @ (Error::Damaged { .. } | Error::Missing { .. } | Error::Store(_))) => {
+                    findings.add(object_of(&error), source_text(&error)).affected.insert(affected);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The object that an error is about.
+pub fn object_of(error: &Error) -> String {
+    match error {
+        Error::Damaged { object, .. } => object.clone(),
+        Error::Missing { what } => what.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// What is wrong, without the name of the object.
+pub fn source_text(error: &Error) -> String {
+    match error {
+        Error::Damaged { source, .. } => source.to_string(),
+        Error::Missing { .. } => "is missing".to_owned(),
+        other => other.to_string(),
+    }
+}

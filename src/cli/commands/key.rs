@@ -1,0 +1,143 @@
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use restow::crypto::slot::{Kdf, Secret};
+use restow::error::Error;
+use restow::repository::Repository;
+use zeroize::Zeroizing;
+
+use crate::cli::{Global, open, output};
+
+/// Add, list, remove and change passwords and key files
+#[derive(Args)]
+pub struct KeyArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// List the key slots; the one in use is marked
+    List,
+    /// Add a password or a key file
+    Add(NewSecret),
+    /// Remove a key slot
+    Remove {
+        /// Its name, or the first digits
+        slot: String,
+    },
+    /// Replace the password or key file that this command was run with
+    Passwd(NewSecret),
+}
+
+#[derive(Args)]
+struct NewSecret {
+    /// Read the new password from the first line of this file [default: ask]
+    #[arg(long, value_name = "FILE", conflicts_with = "new_key_file")]
+    new_password_file: Option<PathBuf>,
+    /// Add a key file; it is made, with 32 random bytes, where it does not exist
+    #[arg(long, value_name = "FILE")]
+    new_key_file: Option<PathBuf>,
+    /// Label for the slot
+    #[arg(long, default_value = "")]
+    label: String,
+}
+
+/// Works on the key slots.
+pub fn run(global: &Global, args: KeyArgs) -> Result<u8> {
+    match args.what {
+        What::List => list(global)?,
+        What::Add(new) => {
+            let name = add(&global.open()?, &new)?;
+            say(global, "added", &name)?;
+        }
+        What::Remove { slot } => {
+            let name = global.open()?.remove_key(&slot)?;
+            say(global, "removed", &name)?;
+        }
+        What::Passwd(new) => {
+            let repository = global.open()?;
+            let old = repository
+                .find_key(&global.secret(false)?)?
+                .ok_or_else(|| Error::Conflict("the slot in use was removed meanwhile".into()))?;
+            let name = add(&repository, &new)?;
+            repository.remove_key(&old)?;
+            say(global, "added", &name)?;
+            say(global, "removed", &old)?;
+        }
+    }
+    Ok(0)
+}
+
+fn list(global: &Global) -> Result<()> {
+    let repository = global.open_read_only()?;
+    let used = repository.find_key(&global.secret(false)?)?;
+    let mut rows = vec![["", "slot", "kind", "created", "label"].map(str::to_owned).to_vec()];
+    for named in repository.key_slots()? {
+        let is_used = used.as_deref() == Some(&named.name);
+        let slot = named.slot?;
+        let kind = if slot.kdf == Kdf::KeyFile { "key file" } else { "password" };
+        if global.json {
+            output::json(&serde_json::json!({
+                "slot": named.name, "kind": kind, "created": slot.created, "label": slot.label,
+                "in_use": is_used,
+            }))?;
+        }
+        let mark = if is_used { "*" } else { "" };
+        let created = slot.created.strftime("%Y-%m-%d %H:%M:%S").to_string();
+        rows.push(vec![mark.into(), named.name[..8].into(), kind.into(), created, slot.label]);
+    }
+    if !global.json {
+        output::table(&rows)?;
+    }
+    Ok(())
+}
+
+fn add(repository: &Repository, new: &NewSecret) -> Result<String> {
+    let (secret, kdf) = match (&new.new_key_file, &new.new_password_file) {
+        (Some(path), _) => (key_file(repository, path)?, Kdf::KeyFile),
+        (None, Some(path)) => {
+            let text = std::fs::read(path).map_err(|source| Error::Io {
+                action: "read the new password file",
+                path: path.display().to_string(),
+                source,
+            })?;
+            (open::password(text)?, Kdf::PASSWORD)
+        }
+        (None, None) => (open::ask_password("new password", true)?, Kdf::PASSWORD),
+    };
+    Ok(repository.add_key(&secret, kdf, &new.label)?)
+}
+
+/// An existing key file, or a new one that only its owner can read.
+fn key_file(repository: &Repository, path: &PathBuf) -> Result<Secret> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    if path.exists() {
+        return open::read_key_file(path);
+    }
+    let mut content = Zeroizing::new(vec![0; 32]);
+    repository.environment().entropy.fill(&mut content);
+    let write = || -> std::io::Result<()> {
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(&content)?;
+        file.sync_all()
+    };
+    write().map_err(|source| Error::Io {
+        action: "create the key file",
+        path: path.display().to_string(),
+        source,
+    })?;
+    Ok(Secret::KeyFile(content))
+}
+
+fn say(global: &Global, verb: &str, name: &str) -> Result<()> {
+    if global.json {
+        output::json(&serde_json::json!({"message_type": verb, "slot": name}))?;
+    } else if !global.quiet {
+        output::line(format!("{verb} key slot {}", &name[..8]))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! What a repository holds, and what deduplication, deltas and compression save.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+
+use crate::crypto::keys::BlobKind;
+use crate::error::Result;
+use crate::format::directory::Codec;
+use crate::format::snapshot::Snapshot;
+use crate::id::ChunkKey;
+use crate::repository::Repository;
+use crate::repository::recipes::RecipeReader;
+
+/// Bytes of chunks that are stored in one way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct CodecBytes {
+    /// Chunks.
+    pub chunks: u64,
+    /// Their plain bytes.
+    pub plain_bytes: u64,
+    /// What they take in packs.
+    pub stored_bytes: u64,
+}
+
+/// Totals of a repository.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct RepositoryStats {
+    /// Live snapshots.
+    pub snapshots: u64,
+    /// Plain bytes of all snapshots: what they would take as files.
+    pub logical_bytes: u64,
+    /// Plain bytes of all different chunks.
+    pub unique_bytes: u64,
+    /// Chunks stored as they are.
+    pub raw: CodecBytes,
+    /// Chunks stored compressed.
+    pub compressed: CodecBytes,
+    /// Chunks stored as a difference.
+    pub delta: CodecBytes,
+    /// Recipes.
+    pub trees: CodecBytes,
+    /// Packs.
+    pub packs: u64,
+    /// Everything in the store: packs, idx objects, log, snapshots, keys.
+    pub store_bytes: u64,
+    /// Objects in the store.
+    pub store_objects: u64,
+}
+
+/// Totals of one snapshot.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct SnapshotStats {
+    /// Plain bytes.
+    pub logical_bytes: u64,
+    /// Plain bytes of its different chunks.
+    pub unique_bytes: u64,
+    /// Its different chunks.
+    pub chunks: u64,
+    /// Stored bytes of these and of all bases they need: what a restore reads.
+    pub stored_bytes: u64,
+    /// Longest chain of deltas.
+    pub max_depth: u8,
+    /// What its backup added.
+    pub added_bytes: u64,
+}
+
+/// A quotient for people; 1 where nothing is stored.
+pub fn ratio(plain: u64, stored: u64) -> f64 {
+    if stored == 0 { 1.0 } else { plain as f64 / stored as f64 }
+}
+
+/// Adds up a repository.
+pub fn repository(repository: &Repository) -> Result<RepositoryStats> {
+    let mut stats = RepositoryStats::default();
+    for (_, snapshot) in repository.index().snapshots()? {
+        stats.snapshots += 1;
+        stats.logical_bytes += snapshot.total_bytes();
+    }
+    for (name, _) in repository.index().packs()? {
+        let Some(pack) = repository.index().pack(&name)? else { continue };
+        stats.packs += 1;
+        for entry in &pack.entries {
+            let part = match (pack.kind, entry.codec) {
+                (BlobKind::Tree, _) => &mut stats.trees,
+                (_, Codec::Raw) => &mut stats.raw,
+                (_, Codec::Zstd) => &mut stats.compressed,
+                (_, Codec::Delta) => &mut stats.delta,
+            };
+            part.chunks += 1;
+            part.plain_bytes += u64::from(entry.plain_len);
+            part.stored_bytes += u64::from(entry.stored_len);
+        }
+    }
+    stats.unique_bytes =
+        stats.raw.plain_bytes + stats.compressed.plain_bytes + stats.delta.plain_bytes;
+    for object in repository.store().list("")? {
+        stats.store_objects += 1;
+        stats.store_bytes += object.size;
+    }
+    Ok(stats)
+}
+
+/// Adds up one snapshot.
+pub fn snapshot(repository: &Repository, snapshot: &Snapshot) -> Result<SnapshotStats> {
+    let mut stats = SnapshotStats {
+        logical_bytes: snapshot.total_bytes(),
+        added_bytes: snapshot.summary.added_bytes,
+        ..SnapshotStats::default()
+    };
+    let (mut seen, mut stored): (HashSet<ChunkKey>, HashSet<ChunkKey>) = Default::default();
+    for stream in &snapshot.streams {
+        for run in RecipeReader::new(repository, stream.root)? {
+            let run = run?;
+            if !seen.insert(run.id.key()) {
+                continue;
+            }
+            stats.chunks += 1;
+            stats.unique_bytes += u64::from(run.length);
+            let mut waiting = vec![run.id.key()];
+            while let Some(key) = waiting.pop() {
+                if !stored.insert(key) {
+                    continue;
+                }
+                if let Some(found) = repository.index().find(&key)? {
+                    let entry = found.entry();
+                    stats.stored_bytes += u64::from(entry.stored_len);
+                    stats.max_depth = stats.max_depth.max(entry.depth);
+                    waiting.extend(&entry.bases);
+                }
+            }
+        }
+    }
+    Ok(stats)
+}

@@ -1,0 +1,82 @@
+//! Changing the tags of snapshots. A snapshot is immutable: a copy with other tags takes its place,
+//! in one log entry.
+
+use crate::error::{Error, Result};
+use crate::format::log::{EntryKind, LogEntry};
+use crate::id::ObjectName;
+use crate::repository::Repository;
+use crate::repository::snapshots::NamedSnapshot;
+
+/// What to do with the tags.
+#[derive(Debug, Clone, Default)]
+pub struct TagOptions {
+    /// Tags to add.
+    pub add: Vec<String>,
+    /// Tags to remove.
+    pub remove: Vec<String>,
+    /// Where given, first replace all tags by these.
+    pub set: Option<Vec<String>>,
+}
+
+/// The tags that a snapshot with `tags` gets.
+pub fn changed(tags: &[String], options: &TagOptions) -> Vec<String> {
+    let mut result: Vec<String> = options.set.clone().unwrap_or_else(|| tags.to_vec());
+    result.retain(|tag| !options.remove.contains(tag));
+    result.extend(options.add.iter().cloned());
+    let mut seen = std::collections::HashSet::new();
+    result.retain(|tag| seen.insert(tag.clone()));
+    result
+}
+
+/// Changes the tags of some snapshots. Returns old and new names of those that changed.
+pub fn run(
+    repository: &Repository,
+    snapshots: &[NamedSnapshot],
+    options: &TagOptions,
+) -> Result<Vec<(ObjectName, ObjectName)>> {
+    let mut replaced = Vec::new();
+    for NamedSnapshot { name, snapshot } in snapshots {
+        let tags = changed(&snapshot.tags, options);
+        if tags == snapshot.tags {
+            continue;
+        }
+        let mut copy = snapshot.clone();
+        copy.tags = tags;
+        copy.original = snapshot.original.or(Some(*name));
+        let (new, _) = repository.put_snapshot(&copy)?;
+        replaced.push((*name, new));
+    }
+    if replaced.is_empty() {
+        return Ok(replaced);
+    }
+    repository.commit(&mut || {
+        let live = repository.index().snapshot_names()?;
+        if let Some((gone, _)) = replaced.iter().find(|(old, _)| !live.contains(old)) {
+            let text = format!("snapshot {} was forgotten meanwhile", gone.short());
+            return Err(Error::Conflict(text));
+        }
+        let mut entry = LogEntry::new(EntryKind::Forget);
+        entry.snapshot_remove = replaced.iter().map(|(old, _)| *old).collect();
+        entry.snapshot_add = replaced.iter().map(|(_, new)| *new).collect();
+        Ok(entry)
+    })?;
+    Ok(replaced)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_set_then_removed_then_added_without_doubles() {
+        let words = |text: &str| -> Vec<String> { text.split_whitespace().map(Into::into).collect() };
+        let change = |set: Option<&str>, remove: &str, add: &str| TagOptions {
+            add: words(add),
+            remove: words(remove),
+            set: set.map(words),
+        };
+        assert_eq!(changed(&words("a b"), &change(None, "a", "c b")), words("b c"));
+        assert_eq!(changed(&words("a b"), &change(Some("x y"), "y", "")), words("x"));
+        assert_eq!(changed(&words("a"), &change(Some(""), "", "")), words(""));
+    }
+}
