@@ -18,7 +18,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { plain_level: 3, delta_level: 1, delta_hash_log: 18 }
+        Self { plain_level: 1, delta_level: 3, delta_hash_log: 0 }
     }
 }
 

@@ -100,6 +100,8 @@ pub struct Report {
     pub name: Option<ObjectName>,
     /// The manifest.
     pub snapshot: Snapshot,
+    /// What went wrong without doing harm to this snapshot.
+    pub warnings: Vec<String>,
 }
 
 /// Runs a backup. On interruption and on a failing source, what was stored so far is committed
@@ -138,21 +140,21 @@ pub fn run(repository: &Repository, options: BackupOptions, progress: &Progress)
     };
     let sources = options.streams.into_iter().zip(parents).collect();
     let streams = shared.store_streams(sources, thread_count(options.threads));
-    let (streams, outcomes) = match streams {
+    let finished = match streams {
         Ok(finished) => finished,
         Err(error) => {
             keep_what_is_stored(&writer, &error);
             return Err(error);
         }
     };
-    snapshot.streams = streams;
-    snapshot.summary = outcomes;
+    snapshot.streams = finished.streams;
+    snapshot.summary = finished.summary;
     let elapsed = repository.environment().clock.now().duration_since(started);
     snapshot.summary.seconds = elapsed.as_secs_f64();
     snapshot.summary.added_bytes = writer.added_bytes();
     let name = writer.commit(Some(&snapshot))?;
     snapshot.summary.added_bytes = writer.added_bytes();
-    Ok(Report { name, snapshot })
+    Ok(Report { name, snapshot, warnings: finished.warnings })
 }
 
 /// What all threads of a run share.
@@ -172,7 +174,7 @@ impl Shared<'_> {
         &self,
         sources: Vec<SourceWithParent>,
         threads: usize,
-    ) -> Result<(Vec<StreamEntry>, Summary)> {
+    ) -> Result<Finished> {
         let buffers = if sources.len() > 1 { 4 } else { 6 };
         thread::scope(|scope| {
             let storer = scope.spawn(|| self.writer.store_packs());
@@ -206,36 +208,45 @@ impl Shared<'_> {
     }
 }
 
+/// All streams, read to their ends, with all their packs stored.
+#[derive(Default)]
+struct Finished {
+    streams: Vec<StreamEntry>,
+    summary: Summary,
+    warnings: Vec<String>,
+}
+
 /// The streams, or the error that matters most: one that is not just the echo of another.
 fn finish(
     planned: Vec<Result<stream::Planned>>,
     encoded: Vec<Result<Summary>>,
     closed: Result<()>,
-) -> Result<(Vec<StreamEntry>, Summary)> {
+) -> Result<Finished> {
     let mut errors = Vec::new();
-    let (mut streams, mut summary) = (Vec::new(), Summary::default());
+    let mut finished = Finished::default();
     for result in planned {
         match result {
             Ok(planned) => {
-                streams.push(planned.entry);
-                summary = add(summary, planned.summary);
+                let warning = |error| {
+                    format!("{}: the parent cannot be used from some place on: {error}", planned.entry.name)
+                };
+                finished.warnings.extend(planned.parent_damage.map(warning));
+                finished.streams.push(planned.entry);
+                finished.summary = add(finished.summary, planned.summary);
             }
             Err(error) => errors.push(error),
         }
     }
     for result in encoded {
         match result {
-            Ok(part) => summary = add(summary, part),
+            Ok(part) => finished.summary = add(finished.summary, part),
             Err(error) => errors.push(error),
         }
     }
     errors.extend(closed.err());
     let is_echo = |error: &Error| matches!(error, Error::Interrupted);
     errors.sort_by_key(is_echo);
-    match errors.into_iter().next() {
-        None => Ok((streams, summary)),
-        Some(error) => Err(error),
-    }
+    errors.into_iter().next().map_or(Ok(finished), Err)
 }
 
 fn add(a: Summary, b: Summary) -> Summary {

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::error::Result;
+use crate::error::Error;
 use crate::format::recipe::{ChunkRun, Edges};
 use crate::id::ChunkId;
 use crate::repository::recipes::RecipeReader;
@@ -45,6 +45,7 @@ pub struct Parent<'a> {
     drift: i64,
     by_id: HashMap<u64, u64>,
     by_head: HashMap<u32, u64>,
+    damage: Option<Error>,
 }
 
 impl<'a> Parent<'a> {
@@ -59,14 +60,20 @@ impl<'a> Parent<'a> {
             drift: 0,
             by_id: HashMap::new(),
             by_head: HashMap::new(),
+            damage: None,
         }
     }
 
     /// The chunk at the cursor, if its length is known to be a whole chunk's: what the next bytes
     /// are if nothing changed.
-    pub fn expected(&mut self) -> Result<Option<ParentChunk>> {
-        self.load()?;
-        Ok(self.entry(self.cursor).copied())
+    pub fn expected(&mut self) -> Option<ParentChunk> {
+        self.load();
+        self.entry(self.cursor).copied()
+    }
+
+    /// Why the rest of the parent could not be read, if so: a backup goes on without it.
+    pub fn take_damage(&mut self) -> Option<Error> {
+        self.damage.take()
     }
 
     /// Whether the chunk at the cursor is the parent's last.
@@ -76,37 +83,37 @@ impl<'a> Parent<'a> {
 
     /// Moves the cursor past `id` where the parent holds it; `end` is where the chunk ends in the
     /// new stream.
-    pub fn pass(&mut self, id: &ChunkId, end: u64) -> Result<bool> {
-        self.load()?;
+    pub fn pass(&mut self, id: &ChunkId, end: u64) -> bool {
+        self.load();
         let near = self.entry(self.cursor).filter(|entry| entry.id == *id).map(|_| self.cursor);
         let place = near.or_else(|| {
             let number = self.by_id.get(&id_word(id))?;
             self.entry(*number).filter(|entry| entry.id == *id).map(|_| *number)
         });
-        let Some(number) = place else { return Ok(false) };
+        let Some(number) = place else { return false };
         self.align(number + 1, end);
-        Ok(true)
+        true
     }
 
     /// The parent's chunks that a new chunk probably is a changed copy of, in order; empty where
     /// there is no idea. Moves the cursor past them.
-    pub fn candidates(&mut self, edges: Edges, start: u64, length: u32) -> Result<Vec<ParentChunk>> {
-        self.load()?;
+    pub fn candidates(&mut self, edges: Edges, start: u64, length: u32) -> Vec<ParentChunk> {
+        self.load();
         if self.entries.is_empty() {
-            return Ok(Vec::new());
+            return Vec::new();
         }
         let end = start + u64::from(length);
         if let Some(from) = self.near(|entry| entry.edges.head == edges.head).or_else(|| {
             self.by_head.get(&edges.head).copied().filter(|number| self.entry(*number).is_some())
         }) {
-            return Ok(self.from_head(from, edges, end, length));
+            return self.from_head(from, edges, end, length);
         }
         if let Some(last) = self.near(|entry| entry.edges.tail == edges.tail) {
             let chosen = self.back_from(last, length);
             self.align(last + 1, end);
-            return Ok(chosen);
+            return chosen;
         }
-        Ok(self.by_offset(start, length))
+        self.by_offset(start, length)
     }
 
     fn from_head(&mut self, from: u64, edges: Edges, end: u64, length: u32) -> Vec<ParentChunk> {
@@ -199,23 +206,26 @@ impl<'a> Parent<'a> {
     }
 
     /// Keeps half a window loaded ahead of the cursor and at most half a window behind it.
-    fn load(&mut self) -> Result<()> {
+    fn load(&mut self) {
         let wanted = self.cursor + (WINDOW / 2) as u64;
         let loaded = self.first + self.entries.len() as u64;
         if loaded > self.cursor + (WINDOW / 4) as u64 {
-            return Ok(());
+            return;
         }
         for number in loaded..wanted {
             let Some(recipe) = &mut self.recipe else { break };
-            match recipe.next().transpose()? {
-                Some(run) => self.push(number, &run),
+            match recipe.next() {
+                Some(Ok(run)) => self.push(number, &run),
+                Some(Err(error)) => {
+                    self.recipe = None;
+                    self.damage = Some(error);
+                }
                 None => self.recipe = None,
             }
         }
         while self.first + ((WINDOW / 2) as u64) < self.cursor && self.entries.len() > WINDOW / 2 {
             self.evict();
         }
-        Ok(())
     }
 
     fn push(&mut self, number: u64, run: &ChunkRun) {

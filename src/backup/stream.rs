@@ -39,6 +39,8 @@ pub struct Planned {
     pub entry: StreamEntry,
     /// What was read and found.
     pub summary: Summary,
+    /// Why the parent could not be used to its end, if so.
+    pub parent_damage: Option<Error>,
 }
 
 /// Plans a whole stream.
@@ -56,12 +58,14 @@ pub fn plan(
     let segments = ReadAhead::start(input, room, buffers);
     let mut planner = Planner::new(shared, parent, work)?;
     let read = planner.consume(&segments, &name);
-    if read.is_err()
-        && let Some(stopper) = stopper
-    {
-        stopper.stop();
+    if let Err(error) = read {
+        if let Some(stopper) = stopper {
+            stopper.stop();
+        }
+        // What was cut is worth keeping: the next run finds it in the repository.
+        planner.send_batch()?;
+        return Err(error);
     }
-    read?;
     planner.finish(name, min_bytes)
 }
 
@@ -157,7 +161,8 @@ impl<'a> Planner<'a> {
         let root = recipe.finish(&mut |node| store_node(self.shared, node))?;
         self.summary.read_bytes = self.position;
         self.summary.chunks = root.chunks;
-        Ok(Planned { entry: StreamEntry::new(name, root), summary: self.summary })
+        let parent_damage = self.parent.as_mut().and_then(Parent::take_damage);
+        Ok(Planned { entry: StreamEntry::new(name, root), summary: self.summary, parent_damage })
     }
 
     /// Cuts what can be cut of `rest`.
@@ -184,7 +189,7 @@ impl<'a> Planner<'a> {
     /// bytes of the chunk alone, so if they are equal the cut is too; hashing is all it takes.
     fn guess(&mut self, end: bool) -> Result<bool> {
         let Some(parent) = &mut self.parent else { return Ok(false) };
-        let Some(expected) = parent.expected()? else { return Ok(false) };
+        let Some(expected) = parent.expected() else { return Ok(false) };
         let length = expected.length as usize;
         // The parent's last chunk may have ended only because its stream did.
         let is_whole = length >= self.shared.chunker.profile().min as usize && !parent.is_last();
@@ -208,13 +213,13 @@ impl<'a> Planner<'a> {
         let edges = Edges::of(&bytes);
         self.position = end;
         let passed = match &mut self.parent {
-            Some(parent) => parent.pass(&id, end)?,
+            Some(parent) => parent.pass(&id, end),
             None => false,
         };
         self.in_step = passed;
         if self.shared.writer.claim(&id)? {
             let candidates = match &mut self.parent {
-                Some(parent) if !passed => parent.candidates(edges, start, length)?,
+                Some(parent) if !passed => parent.candidates(edges, start, length),
                 _ => Vec::new(),
             };
             self.summary.new_chunks += 1;

@@ -49,7 +49,7 @@ pub fn prepare(connection: Connection, repository: RepositoryId) -> Result<Conne
     )?;
     connection.set_prepared_statement_cache_capacity(32);
     let wanted = identity(repository);
-    let exists = connection.table_exists(None, "meta")?;
+    let exists = has_tables(&connection)?;
     if exists {
         let found: Option<Vec<u8>> = connection
             .query_row("SELECT value FROM meta WHERE name='identity'", [], |row| row.get(0))
@@ -61,12 +61,22 @@ pub fn prepare(connection: Connection, repository: RepositoryId) -> Result<Conne
     }
     // Two processes may both find no tables: the second finds them under the write lock.
     connection.execute_batch("BEGIN IMMEDIATE")?;
-    if !connection.table_exists(None, "meta")? {
+    if !has_tables(&connection)? {
         connection.execute_batch(TABLES)?;
         connection.execute("INSERT INTO meta VALUES('identity', ?1)", [&wanted])?;
     }
     connection.execute_batch("COMMIT")?;
     Ok(connection)
+}
+
+/// Asks the file, not the schema that this connection remembers.
+fn has_tables(connection: &Connection) -> Result<bool, IndexError> {
+    let count: i64 = connection.query_row(
+        "SELECT count(*) FROM sqlite_master WHERE type='table' AND name='meta'",
+        [],
+        |row| row.get(0),
+    )?;
+    Ok(count > 0)
 }
 
 fn identity(repository: RepositoryId) -> Vec<u8> {

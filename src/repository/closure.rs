@@ -43,7 +43,12 @@ impl<'a> Walk<'a> {
     pub(super) fn stream(&mut self, root: ChunkId) -> Result<()> {
         let mut recipe = RecipeReader::new(self.repository, root)?.with_nodes();
         while let Some(run) = recipe.next() {
-            self.visit(run?.id.key())?;
+            // A node that is in no pack any more went the same way as a chunk would.
+            let run = run.map_err(|error| match error {
+                Error::Missing { what } => gone(&what),
+                other => other,
+            })?;
+            self.visit(run.id.key())?;
             for node in recipe.take_nodes() {
                 self.visit(node.key())?;
             }
@@ -84,13 +89,14 @@ impl<'a> Walk<'a> {
         let condemned = places
             .into_iter()
             .find(|place| index.fate(&place.pack.name) == Some(Fate::Condemned))
-            .ok_or_else(|| {
-                Error::Conflict(format!(
-                    "chunk {} was removed by a prune while this backup ran; run the backup again",
-                    key.short()
-                ))
-            })?;
+            .ok_or_else(|| gone(&format!("chunk {}", key.short())))?;
         self.condemned.insert(condemned.pack.name);
         Ok(condemned)
     }
+}
+
+fn gone(what: &str) -> Error {
+    Error::Conflict(format!(
+        "{what} was removed by a prune while this backup ran; run the backup again"
+    ))
 }

@@ -23,9 +23,13 @@ impl Repository {
         let mut slots = Vec::new();
         for object in self.store.list(paths::KEYS)? {
             let name = object.path[paths::KEYS.len()..].to_owned();
-            let slot = serde_json::from_slice(&self.store.get(&object.path)?).map_err(|_| {
-                Error::damaged(object.path.clone(), CryptoError::Malformed("not a key slot"))
-            });
+            let text = self.store.get(&object.path)?;
+            let damaged = |why| Error::damaged(object.path.clone(), CryptoError::Malformed(why));
+            let slot = if ObjectName::of(&text).to_hex() == name {
+                serde_json::from_slice(&text).map_err(|_| damaged("not a key slot"))
+            } else {
+                Err(damaged("the content does not match the name"))
+            };
             slots.push(NamedSlot { name, slot });
         }
         Ok(slots)

@@ -9,6 +9,7 @@ pub mod keys;
 mod log;
 mod objects;
 mod open;
+mod pending;
 pub mod reader;
 pub mod recipes;
 pub mod snapshots;
@@ -75,6 +76,11 @@ impl Repository {
     /// Where its objects are.
     pub fn store(&self) -> &dyn Store {
         &*self.store
+    }
+
+    /// Folder of the local index, where one is kept.
+    pub(crate) fn cache_folder(&self) -> Option<PathBuf> {
+        self.environment.cache.as_ref().map(|folder| folder.join(self.config.id.to_hex()))
     }
 
     /// Time, randomness and names from outside.

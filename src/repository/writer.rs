@@ -5,6 +5,7 @@
 //! Memory: one pack being filled for each kind, one waiting, one being sealed.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -12,11 +13,12 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Repository;
 use super::closure::Walk;
+use super::pending::{LeftBehind, PendingPacks};
 use crate::crypto::keys::BlobKind;
 use crate::error::{Error, Result};
 use crate::format::index::IndexedPack;
 use crate::format::log::{EntryKind, LogEntry};
-use crate::format::pack::{EncodedBlob, PackBuilder};
+use crate::format::pack::{self, EncodedBlob, PackBuilder};
 use crate::format::paths;
 use crate::format::snapshot::Snapshot;
 use crate::id::{ChunkId, ChunkKey, ObjectName};
@@ -51,13 +53,27 @@ struct Stored {
     bytes: u64,
     blobs: usize,
     error: Option<Error>,
+    /// Where the packs above are noted, for the case that this process dies.
+    journal: Option<PendingPacks>,
+    /// Lists of writers that died; their packs are among those above.
+    adopted: Vec<LeftBehind>,
+}
+
+impl Stored {
+    fn forget_packs(&mut self) {
+        self.packs.clear();
+        (self.bytes, self.blobs) = (0, 0);
+        // A note that stays is no harm: it names packs that are in the index.
+        let _ = self.journal.as_mut().map(PendingPacks::clear);
+        self.adopted.drain(..).for_each(LeftBehind::done);
+    }
 }
 
 impl<'a> BlobWriter<'a> {
     /// A writer into `repository`; with `dry_run` everything is done but storing.
     pub fn new(repository: &'a Repository, dry_run: bool) -> Self {
         let (sender, queue) = bounded(1);
-        Self {
+        let writer = Self {
             repository,
             dry_run,
             filling: Mutex::new([BlobKind::Data, BlobKind::Tree].map(PackBuilder::new)),
@@ -68,7 +84,45 @@ impl<'a> BlobWriter<'a> {
             failed: AtomicBool::new(false),
             added_bytes: AtomicU64::new(0),
             dead_at_start: repository.index().dead().len(),
+        };
+        if !dry_run && let Some(folder) = repository.cache_folder() {
+            writer.adopt(&folder);
         }
+        writer
+    }
+
+    /// Takes over the packs that writers on this machine stored and did not live to commit.
+    fn adopt(&self, folder: &Path) {
+        let mut stored = self.stored.lock().expect("no panics here");
+        let mut claimed = self.claimed.lock().expect("no panics here");
+        for list in LeftBehind::find(folder) {
+            for name in &list.names {
+                let Ok(pack) = self.load_orphan(name) else { continue };
+                claimed.extend(pack.entries.iter().map(|entry| entry.id));
+                stored.bytes += pack.size;
+                stored.blobs += pack.entries.len();
+                stored.packs.push(pack);
+            }
+            stored.adopted.push(list);
+        }
+        let entropy = &*self.repository.environment().entropy;
+        stored.journal = PendingPacks::create(folder, entropy).ok();
+    }
+
+    /// A whole, undamaged pack that the index does not know.
+    fn load_orphan(&self, name: &ObjectName) -> Result<IndexedPack> {
+        let path = paths::pack(name);
+        let index = self.repository.index();
+        if index.pack(name)?.is_some() || index.fate(name).is_some() {
+            return Err(Error::Conflict(format!("{path} is known already")));
+        }
+        let bytes = self.repository.store().get(&path)?;
+        if ObjectName::of(&bytes) != *name {
+            return Err(Error::name_mismatch(&path, name));
+        }
+        let (pack, _) = pack::read_directory(self.repository.keys(), &bytes)
+            .map_err(|error| Error::damaged(path, error))?;
+        Ok(pack)
     }
 
     /// Whether the caller must encode and add this chunk: `false` where it is in the repository or
@@ -179,6 +233,10 @@ impl<'a> BlobWriter<'a> {
         if self.dry_run {
             return Ok(());
         }
+        // Noted before it is stored: a note of a pack that never came is passed over.
+        if let Some(journal) = &mut self.stored.lock().expect("no panics here").journal {
+            let _ = journal.add(&pack.indexed.name);
+        }
         repository.put_named(&paths::pack(&pack.indexed.name), &pack.bytes)?;
         drop(pack.bytes);
         let mut stored = self.stored.lock().expect("no panics here");
@@ -235,7 +293,7 @@ impl<'a> BlobWriter<'a> {
             claimed.remove(&entry.id);
         }
         drop(claimed);
-        *stored = Stored::default();
+        stored.forget_packs();
         Ok(snapshot_name)
     }
 

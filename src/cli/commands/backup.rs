@@ -163,10 +163,14 @@ fn io_error(action: &'static str, path: &str, source: std::io::Error) -> Error {
 
 fn print(global: &Global, report: &Report) -> Result<()> {
     let summary = report.snapshot.summary;
+    for warning in &report.warnings {
+        eprintln!("warning: {warning}");
+    }
     if global.json {
         output::json(&serde_json::json!({
             "message_type": "summary", "dry_run": report.name.is_none(), "snapshot_id": report.name,
             "parent": report.snapshot.parent, "streams": report.snapshot.streams, "summary": summary,
+            "warnings": report.warnings,
         }))?;
         return Ok(());
     }

@@ -16,7 +16,7 @@ pub struct DumpArgs {
     /// Id of the snapshot, its first digits, or `latest`
     snapshot: String,
     /// Name of the stream; may be left out where the snapshot has only one
-    path: Option<OsString>,
+    stream: Option<OsString>,
     /// Print the SHA-256 of the bytes to standard error
     #[arg(long)]
     sha256: bool,
@@ -28,12 +28,12 @@ pub struct DumpArgs {
 pub fn run(global: &Global, args: DumpArgs) -> Result<u8> {
     let repository = global.open_read_only()?;
     let mut filter = args.filter.filter();
-    if let Some(path) = &args.path {
+    if let Some(path) = &args.stream {
         filter.paths.push(super::name_of(path));
     }
     let named = repository.find_snapshot(&args.snapshot, &filter)?;
     let streams = &named.snapshot.streams;
-    let stream = match &args.path {
+    let stream = match &args.stream {
         Some(path) => named.snapshot.stream(path.as_encoded_bytes()).ok_or_else(|| Error::NoPath {
             snapshot: named.name.short(),
             path: super::name_of(path).to_string(),

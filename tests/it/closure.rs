@@ -1,0 +1,146 @@
+//! Writers beside a prune: what is condemned is rescued, what is gone is never relied on.
+
+use std::sync::Arc;
+
+use restow::backup::{StreamSource, run};
+use restow::check::{ReadData, run as check};
+use restow::error::Error;
+use restow::format::log::{EntryKind, LogEntry};
+use restow::format::paths;
+use restow::id::ObjectName;
+use restow::index::Fate;
+use restow::progress::Progress;
+use restow::repository::Repository;
+use restow::repository::snapshots::Filter;
+use restow::source::StreamInput;
+use restow::store::Store;
+use restow::store::memory::MemoryStore;
+
+use crate::support::*;
+
+/// A stream that lets something else happen when it has given its last byte.
+struct WithEvent<F: FnOnce() + Send> {
+    bytes: Box<Bytes>,
+    event: Option<F>,
+}
+
+impl<F: FnOnce() + Send> StreamInput for WithEvent<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.bytes.read(buffer)
+    }
+    fn finish(&mut self) -> Result<(), String> {
+        if let Some(event) = self.event.take() {
+            event();
+        }
+        Ok(())
+    }
+}
+
+fn pack_names(repository: &Repository) -> Vec<ObjectName> {
+    repository.index().packs().unwrap().into_iter().map(|(name, _)| name).collect()
+}
+
+fn forget_all(repository: &Repository) {
+    let names = repository.index().snapshot_names().unwrap();
+    let mut entry = LogEntry::new(EntryKind::Forget);
+    entry.snapshot_remove = names;
+    repository.commit(&mut || Ok(entry.clone())).unwrap();
+}
+
+fn condemn(repository: &Repository, packs: &[ObjectName]) {
+    let mut entry = LogEntry::new(EntryKind::Gc);
+    entry.condemn = packs.to_vec();
+    repository.commit(&mut || Ok(entry.clone())).unwrap();
+}
+
+fn kill(repository: &Repository, store: &MemoryStore, packs: &[ObjectName]) {
+    let mut entry = LogEntry::new(EntryKind::Dead);
+    entry.dead = packs.to_vec();
+    repository.commit(&mut || Ok(entry.clone())).unwrap();
+    for pack in packs {
+        store.delete(&paths::pack(pack)).unwrap();
+    }
+}
+
+fn back_up_during(
+    repository: &Repository,
+    bytes: &[u8],
+    event: impl FnOnce() + Send + 'static,
+) -> restow::error::Result<restow::backup::Report> {
+    let input = Box::new(WithEvent { bytes: Bytes::new(bytes), event: Some(event) });
+    let source = StreamSource { name: "s".into(), input, min_bytes: 0 };
+    run(repository, options(vec![source]), &Progress::default())
+}
+
+fn assert_sound(store: &Arc<MemoryStore>) {
+    let repository = open(store.clone()).unwrap();
+    let report = check(&repository, ReadData::All, &Progress::default()).unwrap();
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+}
+
+#[test]
+fn packs_condemned_during_a_backup_are_rescued() {
+    let store = Arc::new(MemoryStore::new());
+    let repository = init(store.clone()).unwrap();
+    let bytes = rows(1, 3000);
+    back_up(&repository, &bytes).unwrap();
+    for next in [bytes.clone(), changed_rows(1, 3000, 1, 10)] {
+        let pruner = open(store.clone()).unwrap();
+        let packs = pack_names(&pruner);
+        let report = back_up_during(&repository, &next, move || {
+            forget_all(&pruner);
+            condemn(&pruner, &pack_names(&pruner));
+        })
+        .unwrap();
+        assert!(packs.iter().any(|pack| repository.index().fate(pack).is_none()));
+        assert!(read(&repository, &report.snapshot.streams[0]).unwrap() == next);
+        // What was not rescued goes for good; the snapshot must not miss it.
+        let pruner = open(store.clone()).unwrap();
+        let condemned = pruner.index().condemned();
+        kill(&pruner, &store, &condemned);
+        assert_sound(&store);
+    }
+}
+
+/// Unchanged chunks, whole unchanged recipes, and bases of deltas, each gone before the commit.
+#[test]
+fn a_backup_that_relies_on_dead_packs_is_refused_and_the_next_one_works() {
+    for next in [rows(1, 3000), changed_rows(1, 3000, 1, 10)] {
+        let store = Arc::new(MemoryStore::new());
+        let repository = init(store.clone()).unwrap();
+        back_up(&repository, &rows(1, 3000)).unwrap();
+        let (pruner, files) = (open(store.clone()).unwrap(), store.clone());
+        let result = back_up_during(&repository, &next, move || {
+            forget_all(&pruner);
+            let packs = pack_names(&pruner);
+            condemn(&pruner, &packs);
+            kill(&pruner, &files, &packs);
+        });
+        assert!(matches!(result, Err(Error::Conflict(_))), "{result:?}");
+        assert!(repository.snapshots(&Filter::default()).unwrap().is_empty());
+        let report = back_up(&repository, &next).unwrap();
+        assert!(read(&repository, &report.snapshot.streams[0]).unwrap() == next);
+        assert_sound(&store);
+    }
+}
+
+#[test]
+fn new_backups_do_not_deduplicate_against_condemned_packs() {
+    let store = Arc::new(MemoryStore::new());
+    let repository = init(store.clone()).unwrap();
+    let bytes = rows(1, 3000);
+    back_up(&repository, &bytes).unwrap();
+    let packs = pack_names(&repository);
+    condemn(&repository, &packs);
+    back_up(&repository, &bytes).unwrap();
+    let pruner = open(store.clone()).unwrap();
+    let still: Vec<_> = packs
+        .into_iter()
+        .filter(|pack| pruner.index().fate(pack) == Some(Fate::Condemned))
+        .collect();
+    let held = contents(&pruner).unwrap();
+    assert_eq!(held.len(), 2);
+    // The first snapshot shares what the second stored again: the old packs may go.
+    kill(&pruner, &store, &still);
+    assert_sound(&store);
+}
