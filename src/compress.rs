@@ -133,7 +133,12 @@ impl Decompressor {
 
     /// Decodes a frame made by [`Compressor::delta`] against the same `prefix`.
     #[allow(unsafe_code)]
-    pub fn delta(&mut self, prefix: &[u8], frame: &[u8], length: usize) -> Result<Vec<u8>, ZstdError> {
+    pub fn delta(
+        &mut self,
+        prefix: &[u8],
+        frame: &[u8],
+        length: usize,
+    ) -> Result<Vec<u8>, ZstdError> {
         // SAFETY: as in `reference_prefix`: the prefix is used by the next frame only, that frame is
         // decoded before this function returns, and the reset below drops the reference on failure.
         let forever: &'static [u8] = unsafe { std::mem::transmute::<&[u8], &'static [u8]>(prefix) };
@@ -174,10 +179,7 @@ mod tests {
         let frame = compressor.delta(b"base base base", b"base base base!").unwrap();
         assert!(decompressor.delta(b"base base base", &frame, 3).is_err());
         assert!(decompressor.plain(b"junk", 4).is_err());
-        assert_eq!(
-            decompressor.delta(b"base base base", &frame, 15).unwrap(),
-            b"base base base!"
-        );
+        assert_eq!(decompressor.delta(b"base base base", &frame, 15).unwrap(), b"base base base!");
         let plain = compressor.plain(b"alone").unwrap();
         assert_eq!(decompressor.plain(&plain, 5).unwrap(), b"alone");
     }

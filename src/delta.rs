@@ -5,6 +5,8 @@
 //! [`RADIX`]) lowered by one. Ancestors are found by following the bases of the parent's chunk, which
 //! line up with it; looking for them by offset does not (see `docs/decisions/0001-chunks-and-delta.md`).
 
+use std::collections::HashSet;
+
 use crate::format::directory::{IndexEntry, MAX_BASES};
 use crate::id::ChunkKey;
 
@@ -12,6 +14,8 @@ use crate::id::ChunkKey;
 pub const RADIX: u32 = 4;
 /// Longest chain that is written.
 pub const MAX_CHAIN: u8 = 10;
+/// Shorter chunks may cost as much to read as one of this length.
+const SHORT_CHUNK: usize = 512 << 10;
 /// Most blobs to read for one chunk, itself included.
 const MAX_BLOBS: usize = 48;
 /// Most plain bytes of bases for one chunk.
@@ -81,17 +85,18 @@ pub fn choose<E>(
     }
     let generation = found.iter().map(|(_, info)| info.generation).max().unwrap_or(0) + 1;
     let target = target_generation(generation);
-    let Some(found) = ancestors(found, target, look_up)? else { return Ok(None) };
-    let depth = found.iter().map(|(_, info)| info.depth).max().unwrap_or(0) + 1;
-    let prefix: u64 = found.iter().map(|(_, info)| u64::from(info.plain_len)).sum();
-    if depth > MAX_CHAIN || prefix > MAX_PREFIX_BYTES || found.is_empty() {
-        return Ok(None);
+    // Where the right ancestors have become too many, the parent itself is better than nothing.
+    let older = ancestors(found.clone(), target, look_up)?;
+    for bases in older.into_iter().chain([found]) {
+        let depth = bases.iter().map(|(_, info)| info.depth).max().unwrap_or(0) + 1;
+        let prefix: u64 = bases.iter().map(|(_, info)| u64::from(info.plain_len)).sum();
+        let fits = depth <= MAX_CHAIN && prefix <= MAX_PREFIX_BYTES && !bases.is_empty();
+        if fits && is_cheap_to_read(&bases, length, look_up)? {
+            let bases = bases.into_iter().map(|(key, _)| key).collect();
+            return Ok(Some(Lineage { bases, generation, depth }));
+        }
     }
-    if !is_cheap_to_read(&found, length, look_up)? {
-        return Ok(None);
-    }
-    let bases = found.into_iter().map(|(key, _)| key).collect();
-    Ok(Some(Lineage { bases, generation, depth }))
+    Ok(None)
 }
 
 type Known = Vec<(ChunkKey, BaseInfo)>;
@@ -141,22 +146,26 @@ fn is_cheap_to_read<E>(
     length: usize,
     look_up: &mut impl FnMut(&ChunkKey) -> Result<Option<BaseInfo>, E>,
 ) -> Result<bool, E> {
+    // Neighbours share ancestors; a restore decodes each once.
+    let mut seen: HashSet<ChunkKey> = bases.iter().map(|(key, _)| *key).collect();
     let mut waiting: Vec<ChunkKey> = Vec::new();
-    let (mut blobs, mut stored) = (1 + bases.len(), 0);
+    let mut stored = 0;
     for (_, info) in bases {
         stored += info.stored_len as usize;
         waiting.extend(&info.bases);
     }
     while let Some(key) = waiting.pop() {
-        blobs += 1;
-        if blobs > MAX_BLOBS {
+        if !seen.insert(key) {
+            continue;
+        }
+        if seen.len() >= MAX_BLOBS {
             return Ok(false);
         }
         let Some(info) = look_up(&key)? else { return Ok(false) };
         stored += info.stored_len as usize;
         waiting.extend(&info.bases);
     }
-    Ok(stored <= 2 * length.max(1 << 10))
+    Ok(stored <= 2 * length.max(SHORT_CHUNK))
 }
 
 #[cfg(test)]
@@ -173,7 +182,9 @@ mod tests {
 
     #[test]
     fn targets_clear_the_lowest_digit() {
-        for (generation, target) in [(0, 0), (1, 0), (3, 2), (4, 0), (5, 4), (8, 4), (18, 17), (20, 16)] {
+        for (generation, target) in
+            [(0, 0), (1, 0), (3, 2), (4, 0), (5, 4), (8, 4), (18, 17), (20, 16)]
+        {
             assert_eq!(target_generation(generation), target, "of {generation}");
         }
     }
@@ -181,7 +192,8 @@ mod tests {
     /// A history of one chunk, changed every day.
     fn history(days: u32) -> HashMap<ChunkKey, BaseInfo> {
         let mut known = HashMap::new();
-        let whole = BaseInfo { generation: 0, depth: 0, stored_len: 100, plain_len: 1000, bases: vec![] };
+        let whole =
+            BaseInfo { generation: 0, depth: 0, stored_len: 100, plain_len: 1000, bases: vec![] };
         known.insert(key(0), whole);
         for day in 1..days {
             let lineage = choose(&[key(day - 1)], 1000, &mut |k: &ChunkKey| {
@@ -191,7 +203,13 @@ mod tests {
                 Some(Lineage { bases, generation, depth }) => {
                     BaseInfo { generation, depth, stored_len: 1, plain_len: 1000, bases }
                 }
-                None => BaseInfo { generation: 0, depth: 0, stored_len: 100, plain_len: 1000, bases: vec![] },
+                None => BaseInfo {
+                    generation: 0,
+                    depth: 0,
+                    stored_len: 100,
+                    plain_len: 1000,
+                    bases: vec![],
+                },
             };
             known.insert(key(day), info);
         }
@@ -212,14 +230,21 @@ mod tests {
     fn unknown_and_costly_bases_are_refused() {
         let none = &mut |_: &ChunkKey| Ok::<_, Infallible>(None);
         assert_eq!(choose(&[key(1)], 1000, none).unwrap(), None);
-        let heavy = BaseInfo { generation: 0, depth: 0, stored_len: 9000, plain_len: 9000, bases: vec![] };
+        let heavy = BaseInfo {
+            generation: 0,
+            depth: 0,
+            stored_len: 9 << 20,
+            plain_len: 9 << 20,
+            bases: vec![],
+        };
         let big = &mut |_: &ChunkKey| Ok::<_, Infallible>(Some(heavy.clone()));
         assert_eq!(choose(&[key(1)], 1000, big).unwrap(), None);
     }
 
     #[test]
     fn a_hostile_cycle_ends() {
-        let cycle = BaseInfo { generation: 7, depth: 3, stored_len: 1, plain_len: 10, bases: vec![key(1)] };
+        let cycle =
+            BaseInfo { generation: 7, depth: 3, stored_len: 1, plain_len: 10, bases: vec![key(1)] };
         let look_up = &mut |_: &ChunkKey| Ok::<_, Infallible>(Some(cycle.clone()));
         assert_eq!(choose(&[key(1)], 1000, look_up).unwrap(), None);
     }

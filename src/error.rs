@@ -179,9 +179,11 @@ impl Error {
             }
             Self::NoSnapshot { .. } => "'restow snapshots' lists them".into(),
             Self::NoPath { snapshot, .. } => format!("'restow ls {snapshot}' lists what it holds"),
-            Self::RolledBack { .. } => "if the repository was restored from a copy on purpose, run \
+            Self::RolledBack { .. } => {
+                "if the repository was restored from a copy on purpose, run \
                  'restow cache --forget' on this machine"
-                .into(),
+                    .into()
+            }
             _ => return None,
         };
         Some(hint)

@@ -1,4 +1,30 @@
-//! restow
+//! The engine of restow: a content-addressed, deduplicating, delta-compressing, encrypted store for
+//! backups of dump streams.
+//!
+//! From the bottom up; a module uses only what stands above it in this list, and `tests/tidy.rs`
+//! holds it to that:
+//!
+//! * [`id`], [`clock`], [`entropy`], [`progress`]: words that everybody uses.
+//! * [`chunker`], [`compress`], [`crypto`], [`format`], [`delta`]: pure. Bytes in, bytes out; time
+//!   and randomness are arguments.
+//! * [`store`], [`index`], [`source`]: the edges: where objects are, the local index, where streams
+//!   come from. They know nothing of each other.
+//! * [`error`], [`repository`]: objects, commit log and index put together.
+//! * [`backup`], [`restore`], [`check`], [`diff`], [`stats`], [`tag`]: one verb each. Options in,
+//!   report out.
+//!
+//! The command line is a program of its own (`src/cli`) and holds no backup logic.
+//!
+//! What always holds:
+//!
+//! 1. State changes only by creating the next entry of the commit log; everything that an entry
+//!    refers to is durable before.
+//! 2. No byte that was not authenticated reaches a decoder, no byte that does not match its id
+//!    leaves the engine.
+//! 3. A live snapshot's chunks, recipes and delta bases all stand in packs that are not dead.
+//! 4. The local index is a view of the log; deleting it changes no result.
+//! 5. Memory does not grow with the size of a stream or of the repository.
+
 pub mod backup;
 pub mod check;
 pub mod chunker;

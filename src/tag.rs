@@ -69,7 +69,8 @@ mod tests {
 
     #[test]
     fn tags_are_set_then_removed_then_added_without_doubles() {
-        let words = |text: &str| -> Vec<String> { text.split_whitespace().map(Into::into).collect() };
+        let words =
+            |text: &str| -> Vec<String> { text.split_whitespace().map(Into::into).collect() };
         let change = |set: Option<&str>, remove: &str, add: &str| TagOptions {
             add: words(add),
             remove: words(remove),

@@ -170,11 +170,7 @@ type SourceWithParent = (StreamSource, Option<(ObjectName, StreamEntry)>);
 
 impl Shared<'_> {
     /// Runs the pipeline for all streams; when it returns `Ok`, all packs are stored.
-    fn store_streams(
-        &self,
-        sources: Vec<SourceWithParent>,
-        threads: usize,
-    ) -> Result<Finished> {
+    fn store_streams(&self, sources: Vec<SourceWithParent>, threads: usize) -> Result<Finished> {
         let buffers = if sources.len() > 1 { 4 } else { 6 };
         thread::scope(|scope| {
             let storer = scope.spawn(|| self.writer.store_packs());
@@ -228,7 +224,10 @@ fn finish(
         match result {
             Ok(planned) => {
                 let warning = |error| {
-                    format!("{}: the parent cannot be used from some place on: {error}", planned.entry.name)
+                    format!(
+                        "{}: the parent cannot be used from some place on: {error}",
+                        planned.entry.name
+                    )
                 };
                 finished.warnings.extend(planned.parent_damage.map(warning));
                 finished.streams.push(planned.entry);

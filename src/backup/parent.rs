@@ -106,7 +106,7 @@ impl<'a> Parent<'a> {
         if let Some(from) = self.near(|entry| entry.edges.head == edges.head).or_else(|| {
             self.by_head.get(&edges.head).copied().filter(|number| self.entry(*number).is_some())
         }) {
-            return self.from_head(from, edges, end, length);
+            return self.forward_from(from, edges, end, length);
         }
         if let Some(last) = self.near(|entry| entry.edges.tail == edges.tail) {
             let chosen = self.back_from(last, length);
@@ -116,7 +116,7 @@ impl<'a> Parent<'a> {
         self.by_offset(start, length)
     }
 
-    fn from_head(&mut self, from: u64, edges: Edges, end: u64, length: u32) -> Vec<ParentChunk> {
+    fn forward_from(&mut self, from: u64, edges: Edges, end: u64, length: u32) -> Vec<ParentChunk> {
         let mut chosen = Vec::new();
         for number in from.. {
             let Some(entry) = self.entry(number).copied() else { break };
@@ -167,7 +167,9 @@ impl<'a> Parent<'a> {
         let mut chosen = Vec::new();
         for number in from.. {
             match self.entry(number) {
-                Some(entry) if entry.offset < until && chosen.len() < MAX_SPAN => chosen.push(*entry),
+                Some(entry) if entry.offset < until && chosen.len() < MAX_SPAN => {
+                    chosen.push(*entry)
+                }
                 _ => break,
             }
         }
@@ -197,7 +199,8 @@ impl<'a> Parent<'a> {
 
     /// Number of the entry that covers an offset of the parent, as far as the window goes.
     fn at_offset(&self, offset: u64) -> u64 {
-        self.first + self.entries.partition_point(|entry| entry.offset + entry.total <= offset) as u64
+        self.first
+            + self.entries.partition_point(|entry| entry.offset + entry.total <= offset) as u64
     }
 
     fn entry(&self, number: u64) -> Option<&ParentChunk> {

@@ -100,7 +100,9 @@ impl<'a> Planner<'a> {
         work: Sender<Vec<WorkItem>>,
     ) -> Result<Self> {
         let parent = match parent {
-            Some((_, stream)) => Some(Parent::new(RecipeReader::new(shared.repository, stream.root)?)),
+            Some((_, stream)) => {
+                Some(Parent::new(RecipeReader::new(shared.repository, stream.root)?))
+            }
             None => None,
         };
         let max = shared.chunker.profile().max as usize;

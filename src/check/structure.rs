@@ -61,10 +61,13 @@ pub fn indexes(repository: &Repository, findings: &mut Findings) -> Result<()> {
         for pack in packs {
             let known = repository.index().pack(&pack.name)?;
             let same = known.is_some_and(|known| {
-                known.size == pack.size && known.header == pack.header && known.entries == pack.entries
+                known.size == pack.size
+                    && known.header == pack.header
+                    && known.entries == pack.entries
             });
             if !same {
-                findings.add(&path, "the local index says otherwise; delete the cache and check again");
+                findings
+                    .add(&path, "the local index says otherwise; delete the cache and check again");
             }
             if !listed.insert(pack.name) {
                 findings.add(paths::pack(&pack.name), "stands in more than one idx object");
@@ -135,10 +138,12 @@ pub fn snapshots(
         report.snapshots += 1;
         if let Err(error) = repository.load_snapshot(&name) {
             let problem = findings.add(paths::snapshot(&name), source_text(&error));
-            problem.affected.extend(snapshot.streams.iter().map(|stream| Affected {
-                snapshot: name.short(),
-                path: stream.name.to_string(),
-            }));
+            problem.affected.extend(
+                snapshot.streams.iter().map(|stream| Affected {
+                    snapshot: name.short(),
+                    path: stream.name.to_string(),
+                }),
+            );
         }
         for stream in &snapshot.streams {
             let affected = Affected { snapshot: name.short(), path: stream.name.to_string() };

@@ -122,8 +122,9 @@ impl Global {
             std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
         };
         let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
-        base.map(|base| base.join("restow"))
-            .ok_or_else(|| Error::Usage("no home folder: use --cache-dir or --no-cache".into()).into())
+        base.map(|base| base.join("restow")).ok_or_else(|| {
+            Error::Usage("no home folder: use --cache-dir or --no-cache".into()).into()
+        })
     }
 
     /// The password or key file; asks on a terminal, twice where it is new.
@@ -148,8 +149,9 @@ impl Global {
 
 /// A key file's content.
 pub fn read_key_file(path: &PathBuf) -> Result<Secret> {
-    let content =
-        Zeroizing::new(std::fs::read(path).map_err(|error| io_error("read the key file", path, error))?);
+    let content = Zeroizing::new(
+        std::fs::read(path).map_err(|error| io_error("read the key file", path, error))?,
+    );
     if content.len() < 32 {
         return Err(Error::Usage(format!(
             "{} is too short for a key file: it needs at least 32 random bytes",

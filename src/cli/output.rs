@@ -50,7 +50,11 @@ pub fn percent(part: u64, whole: u64) -> String {
 pub fn table(rows: &[Vec<String>]) -> io::Result<()> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     for row in rows {
@@ -174,7 +178,11 @@ impl Numbers {
     fn text(&self) -> String {
         let mut text = bytes(self.done);
         if self.total > 0 {
-            text.push_str(&format!(" of {} ({})", bytes(self.total), percent(self.done, self.total)));
+            text.push_str(&format!(
+                " of {} ({})",
+                bytes(self.total),
+                percent(self.done, self.total)
+            ));
         }
         text.push_str(&format!("  {}/s", bytes(self.rate() as u64)));
         if let Some(left) = self.left() {
@@ -216,7 +224,8 @@ mod tests {
 
     #[test]
     fn sizes_read_well() {
-        for (count, text) in [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (742_000_000, "742 MB")] {
+        for (count, text) in [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (742_000_000, "742 MB")]
+        {
             assert_eq!(bytes(count), text);
         }
         assert_eq!(bytes(999_999), "1.0 MB");

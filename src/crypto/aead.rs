@@ -42,7 +42,12 @@ impl ObjectCipher {
         let (text, tag) = sealed.split_at_mut(split);
         let tag: [u8; TAG_LEN] = (&*tag).try_into().expect("split at the tag's length");
         self.0
-            .decrypt_inout_detached(&nonce(counter), associated, (&mut *text).into(), &Tag::from(tag))
+            .decrypt_inout_detached(
+                &nonce(counter),
+                associated,
+                (&mut *text).into(),
+                &Tag::from(tag),
+            )
             .map_err(|_| CryptoError::NotAuthentic)?;
         Ok(text)
     }

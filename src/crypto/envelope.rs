@@ -70,7 +70,9 @@ impl Header {
         if header[4] != kind as u8 {
             return Err(CryptoError::Malformed("an object of another kind"));
         }
-        for (what, at, known) in [("version", 5, VERSION), ("cipher suite", 6, SUITE), ("flags", 7, 0)] {
+        for (what, at, known) in
+            [("version", 5, VERSION), ("cipher suite", 6, SUITE), ("flags", 7, 0)]
+        {
             if header[at] != known {
                 return Err(CryptoError::Unsupported { what, found: header[at].into() });
             }
@@ -169,10 +171,7 @@ mod tests {
         assert_eq!(open(&keys(1), ObjectKind::Log, b"7", &stored).unwrap(), b"entry");
         assert!(open(&keys(1), ObjectKind::Log, b"8", &stored).is_err());
         assert!(open(&keys(1), ObjectKind::Index, b"7", &stored).is_err());
-        assert_eq!(
-            open(&keys(2), ObjectKind::Log, b"7", &stored),
-            Err(CryptoError::NotAuthentic)
-        );
+        assert_eq!(open(&keys(2), ObjectKind::Log, b"7", &stored), Err(CryptoError::NotAuthentic));
     }
 
     #[test]

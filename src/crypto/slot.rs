@@ -119,7 +119,8 @@ impl Slot {
         }
         let mut wrapped = Zeroizing::new(self.wrapped.clone());
         let plain = ObjectCipher::new(&key).open_in_place(0, &self.salt, &mut wrapped)?;
-        let bytes = (&*plain).try_into().map_err(|_| CryptoError::Malformed("wrapped key length"))?;
+        let bytes =
+            (&*plain).try_into().map_err(|_| CryptoError::Malformed("wrapped key length"))?;
         Ok(MasterKey::from_bytes(bytes))
     }
 }
@@ -141,7 +142,8 @@ fn stretch(
                 .map_err(|_| CryptoError::Malformed("Argon2id input"))?;
         }
         (Kdf::KeyFile, Secret::KeyFile(content)) => {
-            let mut hasher = blake3::Hasher::new_derive_key("restow 2026-11 format 1 key file slot");
+            let mut hasher =
+                blake3::Hasher::new_derive_key("restow 2026-11 format 1 key file slot");
             hasher.update(salt).update(content).finalize_xof().fill(&mut *output);
         }
         _ => return Err(CryptoError::NotAuthentic),

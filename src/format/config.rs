@@ -49,7 +49,9 @@ pub enum ConfigError {
     #[error("not a restow repository configuration")]
     NotConfig,
     /// The program is too old.
-    #[error("repository has format version {0}; this program knows version {FORMAT_VERSION} and older")]
+    #[error(
+        "repository has format version {0}; this program knows version {FORMAT_VERSION} and older"
+    )]
     NewerVersion(u32),
     /// The program is too old.
     #[error("repository needs the feature '{0}', which this program does not have")]
@@ -87,7 +89,9 @@ impl Config {
         }
         let config: Self = serde_json::from_slice(json).map_err(|_| ConfigError::NotConfig)?;
         let sizes = [config.data_pack_bytes, config.tree_pack_bytes];
-        if !config.stream_chunks.is_valid() || sizes.iter().any(|size| !(1..=1 << 30).contains(size)) {
+        if !config.stream_chunks.is_valid()
+            || sizes.iter().any(|size| !(1..=1 << 30).contains(size))
+        {
             return Err(FormatError::Invalid("sizes in the configuration").into());
         }
         Ok(config)

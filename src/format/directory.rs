@@ -136,8 +136,7 @@ pub fn encode<I: BlobName>(entries: &[BlobEntry<I>]) -> Vec<u8> {
 pub fn decode<I: BlobName>(bytes: &[u8]) -> Result<Vec<BlobEntry<I>>, FormatError> {
     let mut decoder = Decoder::new(bytes);
     let count = decoder.count(I::LEN + 3, "blob count")?;
-    let entries =
-        (0..count).map(|_| decode_entry(&mut decoder)).collect::<Result<Vec<_>, _>>()?;
+    let entries = (0..count).map(|_| decode_entry(&mut decoder)).collect::<Result<Vec<_>, _>>()?;
     if decoder.rest().iter().any(|&byte| byte != 0) {
         return Err(FormatError::TrailingBytes(decoder.rest().len()));
     }
@@ -187,7 +186,11 @@ pub(crate) mod tests {
                     plain_len,
                     generation: if delta { stored_len } else { 0 },
                     depth: if delta { depth } else { 0 },
-                    bases: if delta { vec![ChunkKey([depth; 16]); 1 + depth as usize % 8] } else { vec![] },
+                    bases: if delta {
+                        vec![ChunkKey([depth; 16]); 1 + depth as usize % 8]
+                    } else {
+                        vec![]
+                    },
                 }
             }),
             0..20,

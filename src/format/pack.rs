@@ -168,7 +168,11 @@ pub struct PackOpener {
 
 impl PackOpener {
     /// For the pack that starts with `header`.
-    pub fn new(keys: &KeyRing, header: [u8; HEADER_LEN], kind: BlobKind) -> Result<Self, FormatError> {
+    pub fn new(
+        keys: &KeyRing,
+        header: [u8; HEADER_LEN],
+        kind: BlobKind,
+    ) -> Result<Self, FormatError> {
         let cipher = Header::parse(&header, ObjectKind::Pack)?.cipher(keys)?;
         Ok(Self { header, cipher, kind })
     }
@@ -272,7 +276,8 @@ mod tests {
         for letter in 0..20u8 {
             let payload = vec![letter; 100 + letter as usize];
             let id = keys().chunk_id(BlobKind::Data, &payload);
-            builder.push(EncodedBlob { entry: whole_entry(id, Codec::Raw, payload.len()), payload });
+            builder
+                .push(EncodedBlob { entry: whole_entry(id, Codec::Raw, payload.len()), payload });
         }
         builder.seal(&keys(), &OsEntropy, padding)
     }

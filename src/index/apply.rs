@@ -73,7 +73,11 @@ struct ChunkRows {
 }
 
 impl ChunkRows {
-    fn push(&mut self, transaction: &Transaction, row: ([u8; 16], i64, u32)) -> Result<(), IndexError> {
+    fn push(
+        &mut self,
+        transaction: &Transaction,
+        row: ([u8; 16], i64, u32),
+    ) -> Result<(), IndexError> {
         self.waiting.push(row);
         if self.waiting.len() >= BULK_ROWS {
             self.stage(transaction)?;
@@ -182,7 +186,11 @@ fn remove_index(transaction: &Transaction, name: &ObjectName) -> Result<(), Inde
     Ok(())
 }
 
-fn set_fates(transaction: &Transaction, names: &[ObjectName], fate: Fate) -> Result<(), IndexError> {
+fn set_fates(
+    transaction: &Transaction,
+    names: &[ObjectName],
+    fate: Fate,
+) -> Result<(), IndexError> {
     let mut insert = transaction.prepare_cached("INSERT OR REPLACE INTO fate VALUES(?1, ?2)")?;
     for name in names {
         insert.execute(params![name.as_bytes(), fate as u8])?;

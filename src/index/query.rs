@@ -36,7 +36,8 @@ impl Index {
     pub fn contains_live(&self, key: &ChunkKey) -> Result<bool, IndexError> {
         if self.lock_fates().is_empty() {
             let connection = self.lock();
-            let mut select = connection.prepare_cached("SELECT 1 FROM chunk WHERE key=?1 LIMIT 1")?;
+            let mut select =
+                connection.prepare_cached("SELECT 1 FROM chunk WHERE key=?1 LIMIT 1")?;
             return Ok(select.query_row([key.as_bytes()], |_| Ok(())).optional()?.is_some());
         }
         Ok(self.find(key)?.is_some_and(|found| self.fate(&found.pack.name).is_none()))
@@ -58,9 +59,8 @@ impl Index {
         let connection = self.lock();
         let mut select =
             connection.prepare_cached("SELECT pack, ordinal FROM chunk WHERE key=?1")?;
-        let rows = select.query_map([key.as_bytes()], |row| {
-            Ok((row.get(0)?, row.get::<_, u32>(1)? as usize))
-        })?;
+        let rows = select
+            .query_map([key.as_bytes()], |row| Ok((row.get(0)?, row.get::<_, u32>(1)? as usize)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
@@ -94,9 +94,8 @@ impl Index {
     pub fn snapshots(&self) -> Result<Vec<(ObjectName, Snapshot)>, IndexError> {
         let connection = self.lock();
         let mut select = connection.prepare_cached("SELECT name, manifest FROM snapshot")?;
-        let rows = select.query_map([], |row| {
-            Ok((ObjectName(row.get(0)?), row.get::<_, Vec<u8>>(1)?))
-        })?;
+        let rows =
+            select.query_map([], |row| Ok((ObjectName(row.get(0)?), row.get::<_, Vec<u8>>(1)?)))?;
         let mut snapshots = Vec::new();
         for row in rows {
             let (name, manifest) = row?;
@@ -145,7 +144,8 @@ impl Index {
             [],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
-        let chunks: i64 = connection.query_row("SELECT count(*) FROM chunk", [], |row| row.get(0))?;
+        let chunks: i64 =
+            connection.query_row("SELECT count(*) FROM chunk", [], |row| row.get(0))?;
         Ok(Totals { packs: packs as u64, pack_bytes: pack_bytes as u64, chunks: chunks as u64 })
     }
 

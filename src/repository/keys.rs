@@ -62,7 +62,8 @@ impl Repository {
         };
         if slots.len() == 1 {
             return Err(Error::Conflict(
-                "refusing to remove the last key slot: nobody could open the repository again".into(),
+                "refusing to remove the last key slot: nobody could open the repository again"
+                    .into(),
             ));
         }
         let name = object.path[paths::KEYS.len()..].to_owned();

@@ -150,8 +150,9 @@ impl Repository {
             .ok_or_else(|| Error::missing_object("the commit log (log/)"))?;
         let mut number = newest;
         let state = loop {
-            let stored =
-                self.read_entry(number)?.ok_or_else(|| Error::missing_object(&paths::log(number)))?;
+            let stored = self
+                .read_entry(number)?
+                .ok_or_else(|| Error::missing_object(&paths::log(number)))?;
             if stored.entry.kind == EntryKind::State {
                 break stored;
             }
@@ -167,7 +168,8 @@ impl Repository {
     fn follow(&self, position: Position) -> Result<Position> {
         let pinned = self.read_entry(position.number)?;
         let path = paths::log(position.number);
-        let rolled_back = |detail: String| Error::RolledBack { location: self.store.location(), detail };
+        let rolled_back =
+            |detail: String| Error::RolledBack { location: self.store.location(), detail };
         match pinned {
             None => Err(rolled_back(format!("{path} was there before and is gone"))),
             Some(stored) if stored.position != position => {
@@ -204,9 +206,10 @@ impl Repository {
         let mut index_add = entry.index_add.iter().filter(|_| load).map(|name| -> Fetched<_> {
             self.load_index(name).map(|packs| (*name, packs)).map_err(Into::into)
         });
-        let mut snapshot_add = entry.snapshot_add.iter().filter(|_| load).map(|name| -> Fetched<_> {
-            self.load_snapshot(name).map(|snapshot| (*name, snapshot)).map_err(Into::into)
-        });
+        let mut snapshot_add =
+            entry.snapshot_add.iter().filter(|_| load).map(|name| -> Fetched<_> {
+                self.load_snapshot(name).map(|snapshot| (*name, snapshot)).map_err(Into::into)
+            });
         let change = Change {
             position: to,
             replace: is_state && from.is_none(),
@@ -236,10 +239,7 @@ impl Repository {
         if same {
             return Ok(());
         }
-        Err(Error::Conflict(format!(
-            "{} contradicts the entries before it",
-            paths::log(at.number)
-        )))
+        Err(Error::Conflict(format!("{} contradicts the entries before it", paths::log(at.number))))
     }
 
     /// Writes a whole state now and then. Only a convenience: failing to is no error.

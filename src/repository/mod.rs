@@ -88,4 +88,3 @@ impl Repository {
         &self.environment
     }
 }
-

@@ -124,7 +124,8 @@ fn unlock(store: &dyn Store, secret: &Secret) -> Result<MasterKey> {
         let slot: Slot = match serde_json::from_slice(&store.get(&object.path)?) {
             Ok(slot) => slot,
             Err(_) => {
-                damaged = Some(Error::damaged(object.path, CryptoError::Malformed("not a key slot")));
+                damaged =
+                    Some(Error::damaged(object.path, CryptoError::Malformed("not a key slot")));
                 continue;
             }
         };

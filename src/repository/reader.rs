@@ -98,7 +98,12 @@ impl<'a> ChunkReader<'a> {
         self.base_at_depth(key, scratch, 0)
     }
 
-    fn base_at_depth(&self, key: &ChunkKey, scratch: &mut Scratch, depth: u8) -> Result<Arc<Vec<u8>>> {
+    fn base_at_depth(
+        &self,
+        key: &ChunkKey,
+        scratch: &mut Scratch,
+        depth: u8,
+    ) -> Result<Arc<Vec<u8>>> {
         if let Some(bytes) = self.cached(key) {
             return Ok(bytes);
         }
@@ -135,8 +140,7 @@ impl<'a> ChunkReader<'a> {
         let named = |error: FormatError| Error::damaged(blob_name(place), error);
         let opener =
             PackOpener::new(self.repository.keys(), place.pack.header, kind).map_err(named)?;
-        let payload =
-            opener.open_blob(place.ordinal as u64, entry, &mut stored).map_err(named)?;
+        let payload = opener.open_blob(place.ordinal as u64, entry, &mut stored).map_err(named)?;
         let zstd = |_| named(FormatError::Invalid("zstd frame"));
         match entry.codec {
             Codec::Raw if payload.len() == length => {

@@ -47,7 +47,8 @@ impl<'a> RecipeReader<'a> {
             nodes.push(id);
         }
         let bytes = self.reader.read(BlobKind::Tree, &id, &mut self.scratch)?;
-        let named = |error: FormatError| Error::damaged(format!("recipe node {}", id.short()), error);
+        let named =
+            |error: FormatError| Error::damaged(format!("recipe node {}", id.short()), error);
         let node = Node::decode(&bytes).map_err(named)?;
         match node {
             Node::Leaf(runs) => self.leaf = runs.into_iter(),

@@ -145,7 +145,8 @@ impl<'a> BlobWriter<'a> {
             let builder = &mut filling[kind as usize];
             builder.push(blob);
             let limit = self.pack_limit(kind);
-            let is_full = builder.payload_bytes() as u64 >= limit || builder.blob_count() >= PACK_BLOBS;
+            let is_full =
+                builder.payload_bytes() as u64 >= limit || builder.blob_count() >= PACK_BLOBS;
             is_full.then(|| std::mem::replace(builder, PackBuilder::new(kind)))
         };
         full.map_or(Ok(()), |builder| self.submit(builder))

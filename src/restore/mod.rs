@@ -86,9 +86,11 @@ pub struct WriterTarget<W> {
 
 impl<W: Write> StreamTarget for WriterTarget<W> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.writer
-            .write_all(bytes)
-            .map_err(|source| Error::Io { action: "write", path: self.name.clone(), source })
+        self.writer.write_all(bytes).map_err(|source| Error::Io {
+            action: "write",
+            path: self.name.clone(),
+            source,
+        })
     }
 }
 
@@ -168,7 +170,11 @@ impl Plan<'_> {
     }
 }
 
-fn decode_all(reader: &ChunkReader<'_>, queue: &Receiver<Batch>, done: &Sender<(u64, Result<Decoded>)>) {
+fn decode_all(
+    reader: &ChunkReader<'_>,
+    queue: &Receiver<Batch>,
+    done: &Sender<(u64, Result<Decoded>)>,
+) {
     let mut scratch = match Scratch::new() {
         Ok(scratch) => scratch,
         Err(error) => {

@@ -65,10 +65,7 @@ impl StreamInput for FileInput {
                 return Ok(0);
             }
         };
-        self.data_until = match rustix::fs::seek(&self.file, Place::Hole(data)) {
-            Ok(hole) => hole,
-            Err(_) => u64::MAX,
-        };
+        self.data_until = rustix::fs::seek(&self.file, Place::Hole(data)).unwrap_or(u64::MAX);
         let hole = data.saturating_sub(self.position);
         self.file.seek(SeekFrom::Start(data))?;
         self.position = data;

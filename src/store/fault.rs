@@ -48,7 +48,12 @@ impl<S: Store> FaultStore<S> {
         matches!(self.fault, Fault::CrashBefore | Fault::CrashAfter) && self.has_struck()
     }
 
-    fn read<T>(&self, action: &'static str, path: &str, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn read<T>(
+        &self,
+        action: &'static str,
+        path: &str,
+        read: impl FnOnce() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         if self.is_crashed() { Err(crashed(action, path)) } else { read() }
     }
 
@@ -65,9 +70,10 @@ impl<S: Store> FaultStore<S> {
         };
         match self.fault {
             _ if number < self.at => change(),
-            Fault::Full => {
-                Err(StoreError::Full { path: path.to_owned(), source: io::ErrorKind::StorageFull.into() })
-            }
+            Fault::Full => Err(StoreError::Full {
+                path: path.to_owned(),
+                source: io::ErrorKind::StorageFull.into(),
+            }),
             Fault::CrashAfter if number == self.at => change().and(Err(crashed(action, path))),
             Fault::CrashBefore | Fault::CrashAfter => Err(crashed(action, path)),
             Fault::LostReply if number == self.at => change().and(Err(unknown())),

@@ -69,7 +69,9 @@ impl LocalStore {
                     folders.push(entry.path());
                 } else if is_temporary(&entry.file_name()) && is_older(&entry, age) {
                     match fs::remove_file(entry.path()) {
-                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(error)),
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                            return Err(at(error));
+                        }
                         _ => removed += 1,
                     }
                 }
@@ -148,7 +150,9 @@ impl Store for LocalStore {
             let entries = match fs::read_dir(self.root.join(&folder)) {
                 Ok(entries) => entries,
                 // A folder that was never needed holds nothing; a missing root is an error.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.is_empty() => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.is_empty() => {
+                    continue;
+                }
                 Err(source) => return Err(failure("list", &folder, source)),
             };
             for entry in entries {
@@ -208,8 +212,7 @@ fn write_temporary(folder: &Path, bytes: &[u8]) -> io::Result<Temporary> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
     let nanoseconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let name =
-        format!("{TEMPORARY}{}-{number}-{}", std::process::id(), nanoseconds.subsec_nanos());
+    let name = format!("{TEMPORARY}{}-{number}-{}", std::process::id(), nanoseconds.subsec_nanos());
     let path = folder.join(name);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
     let temporary = Temporary(path);
@@ -304,7 +307,8 @@ mod tests {
     fn files_are_private() {
         let (folder, store) = store();
         store.put_new("data/ab/x", b"1").unwrap();
-        let mode = |path: &str| fs::metadata(folder.path().join(path)).unwrap().permissions().mode();
+        let mode =
+            |path: &str| fs::metadata(folder.path().join(path)).unwrap().permissions().mode();
         assert_eq!(mode("a/b/data/ab/x") & 0o777, 0o600);
         assert_eq!(mode("a/b/data/ab") & 0o777, 0o700);
     }

@@ -126,7 +126,9 @@ pub fn check_path(action: &'static str, path: &str) -> Result<(), StoreError> {
     let plain = |segment: &str| {
         !segment.is_empty()
             && !segment.starts_with('.')
-            && segment.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
+            && segment
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
     };
     if path.split('/').all(plain) {
         return Ok(());
@@ -136,7 +138,12 @@ pub fn check_path(action: &'static str, path: &str) -> Result<(), StoreError> {
 }
 
 /// The range of an object that is wholly in memory.
-fn slice_range(path: &str, bytes: &[u8], offset: u64, length: usize) -> Result<Vec<u8>, StoreError> {
+fn slice_range(
+    path: &str,
+    bytes: &[u8],
+    offset: u64,
+    length: usize,
+) -> Result<Vec<u8>, StoreError> {
     usize::try_from(offset)
         .ok()
         .and_then(|start| bytes.get(start..start.checked_add(length)?))

@@ -41,7 +41,10 @@ impl<S: Store> RecordingStore<S> {
     /// Paths put since the last [`RecordingStore::take`] below a folder.
     pub fn puts_below(&self, folder: &str) -> usize {
         let calls = self.calls.lock().expect("no panics here");
-        calls.iter().filter(|call| matches!(call, Call::Put(path, _) if path.starts_with(folder))).count()
+        calls
+            .iter()
+            .filter(|call| matches!(call, Call::Put(path, _) if path.starts_with(folder)))
+            .count()
     }
 
     fn note(&self, call: Call) {

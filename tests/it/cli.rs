@@ -16,7 +16,8 @@ fn a_dump_goes_in_and_comes_back() {
     let program = Program::initialized();
     let (first, second) = (rows(1, 40_000), changed_rows(1, 40_000, 1, 100));
     program.backup("shop.sql", &first);
-    let summary = program.ok(&["backup", "--stdin", "--stdin-filename", "shop.sql", "--json"], &second);
+    let summary =
+        program.ok(&["backup", "--stdin", "--stdin-filename", "shop.sql", "--json"], &second);
     let summary = json(&summary);
     assert_eq!(summary["summary"]["read_bytes"], second.len());
     assert!(program.ok(&["dump", "latest", "shop.sql"], b"") == second);
@@ -29,14 +30,30 @@ fn a_dump_goes_in_and_comes_back() {
 #[test]
 fn every_command_answers() {
     let program = Program::initialized();
-    program.ok(&["backup", "--stdin", "--tag", "a,b", "--host", "h", "--description", "d"], b"text");
+    program
+        .ok(&["backup", "--stdin", "--tag", "a,b", "--host", "h", "--description", "d"], b"text");
     program.ok(&["backup", "--stdin", "--time", "2030-01-02T03:04:05Z"], b"text2");
     for arguments in [
-        &["snapshots"][..], &["snapshots", "--tag", "a,b", "--host", "h"], &["ls"], &["ls", "-l"],
-        &["stats"], &["stats", "latest"], &["cat", "config"], &["cat", "snapshot", "latest"],
-        &["cat", "log"], &["cat", "log", "0"], &["check"], &["check", "--read-data-subset", "50%"],
-        &["check", "--read-data-subset", "1/3"], &["key", "list"], &["version"], &["man"],
-        &["completions", "bash"], &["tag", "--add", "x"], &["--help"], &["backup", "--help"],
+        &["snapshots"][..],
+        &["snapshots", "--tag", "a,b", "--host", "h"],
+        &["ls"],
+        &["ls", "-l"],
+        &["stats"],
+        &["stats", "latest"],
+        &["cat", "config"],
+        &["cat", "snapshot", "latest"],
+        &["cat", "log"],
+        &["cat", "log", "0"],
+        &["check"],
+        &["check", "--read-data-subset", "50%"],
+        &["check", "--read-data-subset", "1/3"],
+        &["key", "list"],
+        &["version"],
+        &["man"],
+        &["completions", "bash"],
+        &["tag", "--add", "x"],
+        &["--help"],
+        &["backup", "--help"],
     ] {
         let output = program.ok(arguments, b"");
         assert!(!output.is_empty(), "{arguments:?} said nothing");
@@ -294,7 +311,8 @@ fn a_sparse_file_is_not_read_through() {
     let file = std::fs::File::create(program.path("image")).unwrap();
     file.set_len(100 << 30).unwrap();
     let started = Instant::now();
-    let mut command = program.command(&["backup", "--stdin", "--stdin-filename", "image", "--json"]);
+    let mut command =
+        program.command(&["backup", "--stdin", "--stdin-filename", "image", "--json"]);
     command.stdin(std::fs::File::open(program.path("image")).unwrap());
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));

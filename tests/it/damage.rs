@@ -45,7 +45,8 @@ fn flipped_bytes_are_found_in_every_object() {
     for (path, bytes) in store.objects() {
         // All of the header and the end, and a sample in between.
         let step = (bytes.len() / 60).max(1);
-        let places = (0..bytes.len()).step_by(step).chain(bytes.len().saturating_sub(30)..bytes.len());
+        let places =
+            (0..bytes.len()).step_by(step).chain(bytes.len().saturating_sub(30)..bytes.len());
         for at in places {
             let damaged = Arc::new(store.fork());
             damaged.damage(&path, |bytes| bytes[at] ^= 1 << (at % 8));
@@ -123,7 +124,8 @@ fn a_rolled_back_or_replaced_log_is_refused() {
         environment.cache = Some(folder.path().to_owned());
         environment
     };
-    let open = |store: Arc<MemoryStore>| restow::repository::Repository::open(store, &secret(), cached());
+    let open =
+        |store: Arc<MemoryStore>| restow::repository::Repository::open(store, &secret(), cached());
     init(store.clone()).unwrap();
     back_up(&open(store.clone()).unwrap(), b"one").unwrap();
     let old = Arc::new(store.fork());

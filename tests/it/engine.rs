@@ -78,7 +78,8 @@ fn whole_states_in_the_log_change_nothing() {
     assert!(rebuilt.index().dump_rows().unwrap() == repository.index().dump_rows().unwrap());
     let reads = Arc::new(RecordingStore::new(store.fork()));
     open(reads.clone()).unwrap();
-    let entries = reads.take().iter().filter(|c| matches!(c, Call::Get(p) if p.starts_with("log/"))).count();
+    let entries =
+        reads.take().iter().filter(|c| matches!(c, Call::Get(p) if p.starts_with("log/"))).count();
     assert!(entries < 30, "{entries} log entries read of more than 140");
 }
 
@@ -109,7 +110,15 @@ fn a_failing_source_makes_no_snapshot_but_keeps_what_was_stored() {
     let stored: usize = store
         .take()
         .iter()
-        .map(|call| if let Call::Put(path, size) = call && path.starts_with("data/") { *size } else { 0 })
+        .map(|call| {
+            if let Call::Put(path, size) = call
+                && path.starts_with("data/")
+            {
+                *size
+            } else {
+                0
+            }
+        })
         .sum();
     assert!(stored < 30_000, "{stored} bytes of packs written again");
 }
@@ -210,7 +219,11 @@ fn holes_and_zeros_that_were_read_are_the_same() {
         whole.extend(&tail);
         let read_zeros = back_up(&repository, &whole).unwrap();
         // A hole after data cannot follow within one read, so the parts come as two sources would.
-        let parts = if before == 0 { vec![(hole as u64, tail)] } else { vec![(0, [head, vec![0; hole], tail].concat())] };
+        let parts = if before == 0 {
+            vec![(hole as u64, tail)]
+        } else {
+            vec![(0, [head, vec![0; hole], tail].concat())]
+        };
         let input = Box::new(Holey(parts));
         let sparse = StreamSource { name: "s".into(), input, min_bytes: 0 };
         let skipped = run(&repository, options(vec![sparse]), &Progress::default()).unwrap();
@@ -231,7 +244,8 @@ impl Entropy for Constant {
 fn a_constant_generator_repeats_no_key() {
     let store = Arc::new(MemoryStore::new());
     let repository =
-        Repository::init(store.clone(), &secret(), &small(), environment(Arc::new(Constant))).unwrap();
+        Repository::init(store.clone(), &secret(), &small(), environment(Arc::new(Constant)))
+            .unwrap();
     for day in 0..4 {
         back_up(&repository, &changed_rows(1, 3000, day, 20)).unwrap();
     }

@@ -24,11 +24,17 @@ fn edit() -> impl Strategy<Value = Edit> {
     prop_oneof![
         (place.clone(), length.clone(), any::<u64>())
             .prop_map(|(at, length, seed)| Edit::Overwrite { at, length, seed }),
-        (place.clone(), length.clone(), any::<u64>())
-            .prop_map(|(at, length, seed)| Edit::Insert { at, length, seed }),
+        (place.clone(), length.clone(), any::<u64>()).prop_map(|(at, length, seed)| Edit::Insert {
+            at,
+            length,
+            seed
+        }),
         (place.clone(), length.clone()).prop_map(|(at, length)| Edit::Remove { at, length }),
-        (place.clone(), length.clone(), place.clone())
-            .prop_map(|(from, length, to)| Edit::Move { from, length, to }),
+        (place.clone(), length.clone(), place.clone()).prop_map(|(from, length, to)| Edit::Move {
+            from,
+            length,
+            to
+        }),
         (place, length).prop_map(|(at, length)| Edit::Zeros { at, length }),
         Just(Edit::Reopen),
     ]

@@ -119,7 +119,8 @@ pub fn rows(seed: u64, count: usize) -> Vec<u8> {
 pub fn changed_rows(seed: u64, count: usize, day: u64, one_in: u64) -> Vec<u8> {
     let mut text = Vec::new();
     for number in 0..count as u64 {
-        let version = (1..=day).filter(|day| noise(number ^ (day << 40)).is_multiple_of(one_in)).count();
+        let version =
+            (1..=day).filter(|day| noise(number ^ (day << 40)).is_multiple_of(one_in)).count();
         text.extend(row(seed, number, version));
     }
     text
@@ -202,7 +203,11 @@ impl Program {
         let mut folders = vec![self.path("repo").join(folder)];
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-                if entry.path().is_dir() { folders.push(entry.path()) } else { found.push(entry.path()) }
+                if entry.path().is_dir() {
+                    folders.push(entry.path())
+                } else {
+                    found.push(entry.path())
+                }
             }
         }
         found.retain(|path| !path.file_name().unwrap().to_string_lossy().starts_with('.'));

@@ -1,5 +1,6 @@
-use std::ffi::OsString;
+//! `restow backup`.
 
+use std::ffi::OsString;
 
 use anyhow::Result;
 use clap::Args;
@@ -136,7 +137,8 @@ fn sources(args: &BackupArgs) -> Result<Vec<StreamSource>> {
         sources.push(StreamSource { name, input, min_bytes: args.min_size });
     };
     if args.stdin {
-        let input = FileInput::stdin().map_err(|error| io_error("open", "standard input", error))?;
+        let input =
+            FileInput::stdin().map_err(|error| io_error("open", "standard input", error))?;
         add(name_of(&args.stdin_filename), Box::new(input));
     }
     if args.stdin_from_command {
@@ -151,7 +153,8 @@ fn sources(args: &BackupArgs) -> Result<Vec<StreamSource>> {
         };
         let line = String::from_utf8(bytes[at + 1..].to_vec())
             .map_err(|_| Error::Usage("the command of --stream is not UTF-8".into()))?;
-        let input = CommandInput::start_shell(&line).map_err(|error| io_error("start", &line, error))?;
+        let input =
+            CommandInput::start_shell(&line).map_err(|error| io_error("start", &line, error))?;
         add(Name::new(&bytes[..at]), Box::new(input));
     }
     Ok(sources)
@@ -199,4 +202,3 @@ fn print(global: &Global, report: &Report) -> Result<()> {
     }
     Ok(())
 }
-

@@ -1,3 +1,5 @@
+//! `restow cat`.
+
 use std::io::Write;
 
 use anyhow::Result;

@@ -1,3 +1,5 @@
+//! `restow check`.
+
 use anyhow::Result;
 use clap::Args;
 use restow::check::{CheckReport, ReadData, run as check};

@@ -1,3 +1,5 @@
+//! `restow demo`.
+
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
@@ -140,7 +142,8 @@ fn save(repository: &Repository, database: &Connection, folder: &Path) -> Result
         input: Box::new(FileInput::new(file)),
         min_bytes: 1,
     };
-    let options = BackupOptions { streams: vec![source], host: "demo".into(), ..Default::default() };
+    let options =
+        BackupOptions { streams: vec![source], host: "demo".into(), ..Default::default() };
     let report = back_up(repository, options, &Progress::default())?;
     std::fs::remove_file(path)?;
     Ok(report)
@@ -171,7 +174,8 @@ fn restore(repository: &Repository, target: &Path) -> Result<PathBuf> {
 /// A hash of all rows in order.
 fn fingerprint(connection: &Connection) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
-    let mut select = connection.prepare("SELECT id, customer, item, cents, state, note FROM orders ORDER BY id")?;
+    let mut select = connection
+        .prepare("SELECT id, customer, item, cents, state, note FROM orders ORDER BY id")?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
         let (id, cents): (i64, i64) = (row.get(0)?, row.get(3)?);

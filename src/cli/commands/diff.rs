@@ -1,3 +1,5 @@
+//! `restow diff`.
+
 use anyhow::Result;
 use clap::Args;
 use restow::diff::{Change, StreamDiff, run as compare};

@@ -1,3 +1,5 @@
+//! `restow dump`.
+
 use std::ffi::OsString;
 use std::io::{self, Write};
 
@@ -34,9 +36,8 @@ pub fn run(global: &Global, args: DumpArgs) -> Result<u8> {
     let named = repository.find_snapshot(&args.snapshot, &filter)?;
     let streams = &named.snapshot.streams;
     let stream = match &args.stream {
-        Some(path) => named.snapshot.stream(path.as_encoded_bytes()).ok_or_else(|| Error::NoPath {
-            snapshot: named.name.short(),
-            path: super::name_of(path).to_string(),
+        Some(path) => named.snapshot.stream(path.as_encoded_bytes()).ok_or_else(|| {
+            Error::NoPath { snapshot: named.name.short(), path: super::name_of(path).to_string() }
         })?,
         None if streams.len() == 1 => &streams[0],
         None => {

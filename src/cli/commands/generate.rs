@@ -1,3 +1,5 @@
+//! `restow version`, `restow completions`, `restow man`.
+
 use std::io::{self, Write};
 use std::path::PathBuf;
 

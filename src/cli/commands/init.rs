@@ -1,3 +1,5 @@
+//! `restow init`.
+
 use std::sync::Arc;
 
 use anyhow::Result;

@@ -1,3 +1,5 @@
+//! `restow key`.
+
 use std::path::PathBuf;
 
 use anyhow::Result;

@@ -1,3 +1,5 @@
+//! `restow ls`.
+
 use anyhow::Result;
 use clap::Args;
 

@@ -1,3 +1,5 @@
+//! `restow restore`.
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;

@@ -1,3 +1,5 @@
+//! `restow snapshots`.
+
 use anyhow::Result;
 use clap::Args;
 use restow::repository::snapshots::NamedSnapshot;
@@ -34,8 +36,9 @@ pub fn run(global: &Global, args: SnapshotsArgs) -> Result<u8> {
         }
         return Ok(0);
     }
-    let mut rows: Vec<Vec<String>> =
-        vec![["id", "time", "host", "tags", "size", "added", "streams"].map(str::to_owned).to_vec()];
+    let mut rows: Vec<Vec<String>> = vec![
+        ["id", "time", "host", "tags", "size", "added", "streams"].map(str::to_owned).to_vec(),
+    ];
     rows.extend(snapshots.iter().map(row));
     output::table(&rows)?;
     if !global.quiet {

@@ -1,3 +1,5 @@
+//! `restow stats`.
+
 use anyhow::Result;
 use clap::Args;
 use restow::stats::{self, RepositoryStats, SnapshotStats, ratio};
@@ -41,7 +43,11 @@ fn print_repository(stats: &RepositoryStats) -> Result<()> {
             output::bytes(part.stored_bytes),
         ]
     };
-    output::line(format!("{} snapshots, {} of plain data", stats.snapshots, output::bytes(stats.logical_bytes)))?;
+    output::line(format!(
+        "{} snapshots, {} of plain data",
+        stats.snapshots,
+        output::bytes(stats.logical_bytes)
+    ))?;
     output::line("")?;
     output::table(&[
         ["stored as", "chunks", "plain", "stored"].map(str::to_owned).to_vec(),
@@ -70,7 +76,11 @@ fn print_repository(stats: &RepositoryStats) -> Result<()> {
 
 fn print_snapshot(stats: &SnapshotStats) -> Result<()> {
     output::line(format!("plain data       {}", output::bytes(stats.logical_bytes)))?;
-    output::line(format!("different chunks {} in {}", output::bytes(stats.unique_bytes), stats.chunks))?;
+    output::line(format!(
+        "different chunks {} in {}",
+        output::bytes(stats.unique_bytes),
+        stats.chunks
+    ))?;
     output::line(format!("restore reads    {}", output::bytes(stats.stored_bytes)))?;
     output::line(format!("longest chain    {} deltas", stats.max_depth))?;
     output::line(format!("backup added     {}", output::bytes(stats.added_bytes)))?;

@@ -1,3 +1,5 @@
+//! `restow tag`.
+
 use anyhow::Result;
 use clap::Args;
 use restow::error::Error;
