@@ -126,15 +126,37 @@ impl Decompressor {
 
     /// Decodes a frame made by [`Compressor::plain`] that must give exactly `length` bytes.
     pub fn plain(&mut self, frame: &[u8], length: usize) -> Result<Vec<u8>, ZstdError> {
-        let mut out = Vec::with_capacity(length);
+        self.plain_into(Vec::new(), frame, length)
+    }
+
+    /// The same into a used buffer, which is returned with the decoded bytes alone in it.
+    pub fn plain_into(
+        &mut self,
+        mut out: Vec<u8>,
+        frame: &[u8],
+        length: usize,
+    ) -> Result<Vec<u8>, ZstdError> {
+        out.clear();
+        out.reserve(length);
         let got = self.0.decompress(&mut out, frame).map_err(ZstdError::of)?;
         if got == length { Ok(out) } else { Err(ZstdError("unexpected length")) }
     }
 
     /// Decodes a frame made by [`Compressor::delta`] against the same `prefix`.
-    #[allow(unsafe_code)]
     pub fn delta(
         &mut self,
+        prefix: &[u8],
+        frame: &[u8],
+        length: usize,
+    ) -> Result<Vec<u8>, ZstdError> {
+        self.delta_into(Vec::new(), prefix, frame, length)
+    }
+
+    /// The same into a used buffer.
+    #[allow(unsafe_code)]
+    pub fn delta_into(
+        &mut self,
+        out: Vec<u8>,
         prefix: &[u8],
         frame: &[u8],
         length: usize,
@@ -143,7 +165,7 @@ impl Decompressor {
         // decoded before this function returns, and the reset below drops the reference on failure.
         let forever: &'static [u8] = unsafe { std::mem::transmute::<&[u8], &'static [u8]>(prefix) };
         self.0.ref_prefix(forever).map_err(ZstdError::of)?;
-        let result = self.plain(frame, length);
+        let result = self.plain_into(out, frame, length);
         if result.is_err() {
             self.0.reset(ResetDirective::SessionAndParameters).map_err(ZstdError::of)?;
             self.0.set_parameter(DParameter::WindowLogMax(27)).map_err(ZstdError::of)?;

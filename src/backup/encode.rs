@@ -3,12 +3,14 @@
 //! Every result is decoded and compared before it is stored: bugs of compressors and bad memory
 //! have damaged the repositories of other systems.
 
+use std::sync::Arc;
+
 use crossbeam_channel::Receiver;
 
 use super::Shared;
 use super::parent::ParentChunk;
 use super::stream::WorkItem;
-use crate::compress::{Compressor, Decompressor};
+use crate::compress::{Compressor, Decompressor, ZstdError};
 use crate::crypto::keys::BlobKind;
 use crate::delta::{self, Lineage};
 use crate::error::{Error, Result};
@@ -17,7 +19,7 @@ use crate::format::pack::{EncodedBlob, whole_entry};
 use crate::format::snapshot::Summary;
 use crate::id::ChunkKey;
 use crate::progress::Progress;
-use crate::repository::reader::{ChunkReader, Scratch};
+use crate::repository::reader::{ChunkReader, Scratch, join};
 
 /// A delta of at most one part in this many is taken without trying how small the whole chunk gets.
 const CLEARLY_SMALL: usize = 16;
@@ -30,6 +32,7 @@ pub fn encode_all(shared: &Shared<'_>, queue: Receiver<Vec<WorkItem>>) -> Result
         scratch: Scratch::new()?,
         compressor: Compressor::new(shared.compression)?,
         verifier: Decompressor::new()?,
+        spare: Vec::new(),
         summary: Summary::default(),
     };
     for batch in queue {
@@ -52,6 +55,8 @@ struct Encoder<'a> {
     scratch: Scratch,
     compressor: Compressor,
     verifier: Decompressor,
+    /// A used buffer for the next verification.
+    spare: Vec<u8>,
     summary: Summary,
 }
 
@@ -70,8 +75,9 @@ impl Encoder<'_> {
             let entry = whole_entry(item.id, Codec::Raw, item.bytes.len());
             return Ok(EncodedBlob { entry, payload: item.bytes.to_vec() });
         }
-        let decoded = self.verifier.plain(&frame, item.bytes.len());
-        verify(decoded.is_ok_and(|decoded| decoded == item.bytes))?;
+        let spare = std::mem::take(&mut self.spare);
+        let decoded = self.verifier.plain_into(spare, &frame, item.bytes.len());
+        self.verify(decoded, item)?;
         let entry = whole_entry(item.id, Codec::Zstd, item.bytes.len());
         Ok(EncodedBlob { entry, payload: frame })
     }
@@ -86,8 +92,9 @@ impl Encoder<'_> {
         if !self.is_worth_it(&frame, item)? {
             return Ok(None);
         }
-        let decoded = self.verifier.delta(&prefix, &frame, item.bytes.len());
-        verify(decoded.is_ok_and(|decoded| decoded == item.bytes))?;
+        let spare = std::mem::take(&mut self.spare);
+        let decoded = self.verifier.delta_into(spare, &prefix, &frame, item.bytes.len());
+        self.verify(decoded, item)?;
         let entry = BlobEntry {
             id: item.id,
             codec: Codec::Delta,
@@ -112,12 +119,16 @@ impl Encoder<'_> {
         delta::choose(&keys, length, &mut look_up)
     }
 
-    fn read_bases(&mut self, bases: &[ChunkKey]) -> Result<Vec<u8>> {
-        let mut prefix = Vec::new();
+    /// The bytes of all bases, joined; without a copy where there is one.
+    fn read_bases(&mut self, bases: &[ChunkKey]) -> Result<Arc<Vec<u8>>> {
+        let mut read = Vec::with_capacity(bases.len());
         for base in bases {
-            prefix.extend_from_slice(&self.reader.base(base, &mut self.scratch)?);
+            read.push(self.reader.base(base, &mut self.scratch)?);
         }
-        Ok(prefix)
+        Ok(match &read[..] {
+            [single] => single.clone(),
+            several => Arc::new(join(several)),
+        })
     }
 
     fn is_worth_it(&mut self, frame: &[u8], item: &WorkItem) -> Result<bool> {
@@ -127,15 +138,19 @@ impl Encoder<'_> {
         let whole = self.compressor.plain(&item.bytes)?;
         Ok(frame.len() * 10 <= whole.len() * 7)
     }
-}
 
-fn verify(is_same: bool) -> Result<()> {
-    if is_same {
-        return Ok(());
+    /// Compares what a blob decodes to with what went in, and keeps the buffer for the next one.
+    fn verify(&mut self, decoded: Result<Vec<u8>, ZstdError>, item: &WorkItem) -> Result<()> {
+        match decoded {
+            Ok(decoded) if decoded == item.bytes => {
+                self.spare = decoded;
+                Ok(())
+            }
+            _ => Err(Error::Conflict(
+                "a compressed chunk did not decode to what went in: the memory of this machine may \
+                 be faulty; nothing of this chunk was stored"
+                    .into(),
+            )),
+        }
     }
-    Err(Error::Conflict(
-        "a compressed chunk did not decode to what went in: the memory of this machine may be \
-         faulty; nothing of this chunk was stored"
-            .into(),
-    ))
 }

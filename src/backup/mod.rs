@@ -223,13 +223,7 @@ fn finish(
     for result in planned {
         match result {
             Ok(planned) => {
-                let warning = |error| {
-                    format!(
-                        "{}: the parent cannot be used from some place on: {error}",
-                        planned.entry.name
-                    )
-                };
-                finished.warnings.extend(planned.parent_damage.map(warning));
+                finished.warnings.extend(planned.warnings);
                 finished.streams.push(planned.entry);
                 finished.summary = add(finished.summary, planned.summary);
             }

@@ -19,6 +19,7 @@ use crate::format::snapshot::{StreamEntry, Summary};
 use crate::id::{ChunkId, ObjectName};
 use crate::progress::Progress;
 use crate::repository::recipes::RecipeReader;
+use crate::source::sniff;
 
 /// Chunks are handed to the encoders in batches of about this many bytes.
 const BATCH_BYTES: usize = 512 << 10;
@@ -39,8 +40,8 @@ pub struct Planned {
     pub entry: StreamEntry,
     /// What was read and found.
     pub summary: Summary,
-    /// Why the parent could not be used to its end, if so.
-    pub parent_damage: Option<Error>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
 }
 
 /// Plans a whole stream.
@@ -83,6 +84,8 @@ struct Planner<'a> {
     /// Whether the last chunk stood where the parent has it: then the next is guessed.
     in_step: bool,
     zeros: ZeroChunk,
+    /// How the stream is compressed already, and what to do about it.
+    compression: Option<(&'static str, &'static str)>,
     summary: Summary,
 }
 
@@ -120,6 +123,7 @@ impl<'a> Planner<'a> {
             position: 0,
             in_step: true,
             zeros: ZeroChunk { bytes, id, length },
+            compression: None,
             summary: Summary::default(),
         })
     }
@@ -163,8 +167,18 @@ impl<'a> Planner<'a> {
         let root = recipe.finish(&mut |node| store_node(self.shared, node))?;
         self.summary.read_bytes = self.position;
         self.summary.chunks = root.chunks;
-        let parent_damage = self.parent.as_mut().and_then(Parent::take_damage);
-        Ok(Planned { entry: StreamEntry::new(name, root), summary: self.summary, parent_damage })
+        let mut warnings = Vec::new();
+        if let Some(error) = self.parent.as_mut().and_then(Parent::take_damage) {
+            warnings.push(format!(
+                "{name}: the parent is damaged and cannot be used to its end: {error}"
+            ));
+        }
+        if let Some((format, advice)) = self.compression {
+            warnings.push(format!(
+                "{name} is compressed ({format}) and will be stored almost whole each time; {advice}"
+            ));
+        }
+        Ok(Planned { entry: StreamEntry::new(name, root), summary: self.summary, warnings })
     }
 
     /// Cuts what can be cut of `rest`.
@@ -213,6 +227,9 @@ impl<'a> Planner<'a> {
         let length = bytes.len() as u32;
         let (start, end) = (self.position, self.position + u64::from(length));
         let edges = Edges::of(&bytes);
+        if start == 0 {
+            self.compression = sniff::compression(&bytes);
+        }
         self.position = end;
         let passed = match &mut self.parent {
             Some(parent) => parent.pass(&id, end),

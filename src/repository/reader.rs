@@ -22,7 +22,9 @@ use crate::index::Found;
 use crate::store::StoreError;
 
 /// Decoded bases kept for neighbours that need them too, in bytes.
-const CACHE_BYTES: usize = 12 << 20;
+const CACHE_BYTES: usize = 8 << 20;
+/// Used buffers kept.
+const SPARES: usize = 32;
 
 /// What a thread needs to read chunks.
 pub struct Scratch {
@@ -40,6 +42,8 @@ impl Scratch {
 pub struct ChunkReader<'a> {
     repository: &'a Repository,
     cache: Mutex<Cache>,
+    /// Used buffers: taking new memory for every chunk costs a page fault for every 4 KiB.
+    spares: Mutex<Vec<Vec<u8>>>,
 }
 
 struct Cache {
@@ -51,7 +55,8 @@ impl<'a> ChunkReader<'a> {
     /// A reader with an empty cache.
     pub fn new(repository: &'a Repository) -> Self {
         let capacity = NonZeroUsize::new(4096).expect("not zero");
-        Self { repository, cache: Mutex::new(Cache { chunks: LruCache::new(capacity), bytes: 0 }) }
+        let cache = Cache { chunks: LruCache::new(capacity), bytes: 0 };
+        Self { repository, cache: Mutex::new(cache), spares: Mutex::default() }
     }
 
     /// The verified bytes of a chunk.
@@ -148,18 +153,26 @@ impl<'a> ChunkReader<'a> {
                 Ok(stored)
             }
             Codec::Raw => Err(named(FormatError::Invalid("length of a raw blob"))),
-            Codec::Zstd => scratch.decompressor.plain(payload, length).map_err(zstd),
+            Codec::Zstd => {
+                let spare = self.spare();
+                scratch.decompressor.plain_into(spare, payload, length).map_err(zstd)
+            }
             Codec::Delta if depth >= MAX_DEPTH => Err(named(FormatError::Invalid("delta chain"))),
             Codec::Delta => {
                 if let [base] = entry.bases[..] {
                     let prefix = self.base_at_depth(&base, scratch, depth + 1)?;
-                    return scratch.decompressor.delta(&prefix, payload, length).map_err(zstd);
+                    let spare = self.spare();
+                    let delta = &mut scratch.decompressor;
+                    return delta.delta_into(spare, &prefix, payload, length).map_err(zstd);
                 }
-                let mut prefix = Vec::new();
-                for base in &entry.bases {
-                    prefix.extend_from_slice(&self.base_at_depth(base, scratch, depth + 1)?);
-                }
-                scratch.decompressor.delta(&prefix, payload, length).map_err(zstd)
+                let bases = entry
+                    .bases
+                    .iter()
+                    .map(|base| self.base_at_depth(base, scratch, depth + 1))
+                    .collect::<Result<Vec<_>>>()?;
+                let prefix = join(&bases);
+                let spare = self.spare();
+                scratch.decompressor.delta_into(spare, &prefix, payload, length).map_err(zstd)
             }
         }
     }
@@ -174,21 +187,48 @@ impl<'a> ChunkReader<'a> {
         }
     }
 
+    /// Takes a buffer back that [`ChunkReader::read`] returned.
+    pub fn recycle(&self, buffer: Vec<u8>) {
+        let mut spares = self.spares.lock().expect("no panics with the spares");
+        if spares.len() < SPARES {
+            spares.push(buffer);
+        }
+    }
+
+    fn spare(&self) -> Vec<u8> {
+        self.spares.lock().expect("no panics with the spares").pop().unwrap_or_default()
+    }
+
     fn cached(&self, key: &ChunkKey) -> Option<Arc<Vec<u8>>> {
         self.cache.lock().expect("no panics with the cache").chunks.get(key).cloned()
     }
 
     fn keep(&self, key: ChunkKey, bytes: Arc<Vec<u8>>) {
+        let mut dropped = Vec::new();
         let mut cache = self.cache.lock().expect("no panics with the cache");
         cache.bytes += bytes.len();
         if let Some((_, old)) = cache.chunks.push(key, bytes) {
             cache.bytes -= old.len();
+            dropped.push(old);
         }
         while cache.bytes > CACHE_BYTES {
             let Some((_, old)) = cache.chunks.pop_lru() else { break };
             cache.bytes -= old.len();
+            dropped.push(old);
         }
+        drop(cache);
+        dropped
+            .into_iter()
+            .filter_map(|old| Arc::try_unwrap(old).ok())
+            .for_each(|b| self.recycle(b));
     }
+}
+
+/// The prefix that some bases make together.
+pub fn join(bases: &[Arc<Vec<u8>>]) -> Vec<u8> {
+    let mut prefix = Vec::with_capacity(bases.iter().map(|base| base.len()).sum());
+    bases.iter().for_each(|base| prefix.extend_from_slice(base));
+    prefix
 }
 
 /// How a blob is called in messages.

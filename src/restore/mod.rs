@@ -18,7 +18,7 @@ use crate::repository::recipes::RecipeReader;
 pub mod files;
 
 /// Chunks are decoded in batches of about this many plain bytes.
-const BATCH_BYTES: u64 = 1 << 20;
+const BATCH_BYTES: u64 = 512 << 10;
 
 /// A batch of chunks, its place in the stream, and where its bytes go.
 struct Batch {
@@ -39,7 +39,7 @@ pub fn copy_stream(
     let threads = thread::available_parallelism().map_or(2, usize::from).max(2);
     let reader = ChunkReader::new(repository);
     thread::scope(|scope| {
-        let ahead = threads * 2;
+        let ahead = threads * 6;
         let (work, queue) = bounded::<Batch>(ahead);
         let (done, results) = bounded::<(u64, Result<Decoded>)>(ahead);
         for _ in 0..threads {
@@ -48,7 +48,7 @@ pub fn copy_stream(
         }
         drop((queue, done));
         let plan = Plan { recipe: RecipeReader::new(repository, stream.root)?, number: 0 };
-        let written = drive(plan, work, results, ahead as u64, target, progress)?;
+        let written = drive(plan, &reader, work, results, ahead as u64, target, progress)?;
         if written == stream.size {
             return Ok(written);
         }
@@ -97,6 +97,7 @@ impl<W: Write> StreamTarget for WriterTarget<W> {
 /// Hands out batches in order and puts results back into order; at most `ahead` are under way.
 fn drive(
     mut plan: Plan<'_>,
+    reader: &ChunkReader<'_>,
     work: Sender<Batch>,
     results: Receiver<(u64, Result<Decoded>)>,
     ahead: u64,
@@ -132,6 +133,7 @@ fn drive(
         for (bytes, repeat) in decoded {
             let total = bytes.len() as u64 * u64::from(repeat);
             write_run(target, &bytes, repeat)?;
+            reader.recycle(bytes);
             written += total;
             Progress::add(&progress.done_bytes, total);
         }

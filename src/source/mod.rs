@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod file;
+pub mod sniff;
 
 use std::io;
 

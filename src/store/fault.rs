@@ -76,7 +76,10 @@ impl<S: Store> FaultStore<S> {
             }),
             Fault::CrashAfter if number == self.at => change().and(Err(crashed(action, path))),
             Fault::CrashBefore | Fault::CrashAfter => Err(crashed(action, path)),
-            Fault::LostReply if number == self.at => change().and(Err(unknown())),
+            Fault::LostReply if number == self.at => {
+                let _ = change();
+                Err(unknown())
+            }
             Fault::LostRequest if number == self.at => Err(unknown()),
             Fault::LostReply | Fault::LostRequest => change(),
         }

@@ -4,6 +4,7 @@
 //! fails where the name is taken, also on NFS), and the folder is synced. A crash leaves either the
 //! whole object or a temporary file that no listing shows.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
@@ -18,6 +19,8 @@ use rustix::fs::{CWD, RenameFlags};
 
 use super::{ObjectInfo, Store, StoreError, check_path};
 
+/// Ranges longer than this are compared with the size of the file before memory is taken for them.
+const LARGE_READ: usize = 1 << 20;
 const TEMPORARY: &str = ".tmp-";
 /// Files kept open for range reads.
 const OPEN_FILES: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
@@ -26,6 +29,8 @@ const OPEN_FILES: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
 pub struct LocalStore {
     root: PathBuf,
     open: Mutex<LruCache<String, Arc<File>>>,
+    /// Folders whose own names are known to be durable.
+    durable: Mutex<HashSet<PathBuf>>,
 }
 
 impl LocalStore {
@@ -44,7 +49,7 @@ impl LocalStore {
             }
             Err(source) => return Err(failure("open", &path, source)),
         }
-        Ok(Self { root, open: Mutex::new(LruCache::new(OPEN_FILES)) })
+        Ok(Self { root, open: Mutex::new(LruCache::new(OPEN_FILES)), durable: Mutex::default() })
     }
 
     /// The store in a folder that is made where it does not exist.
@@ -80,6 +85,23 @@ impl LocalStore {
         Ok(removed)
     }
 
+    /// Makes the names in `folder` durable, and once its own name and those of the folders above:
+    /// another writer may have made them and not synced them yet.
+    fn sync_up_to_root(&self, folder: &Path) -> io::Result<()> {
+        sync_folder(folder)?;
+        let mut above = folder;
+        while above != self.root && !self.is_durable(above) {
+            above = above.parent().unwrap_or(&self.root);
+            sync_folder(above)?;
+        }
+        self.durable.lock().expect("no panics here").insert(folder.to_owned());
+        Ok(())
+    }
+
+    fn is_durable(&self, folder: &Path) -> bool {
+        self.durable.lock().expect("no panics here").contains(folder)
+    }
+
     fn file(&self, path: &str) -> PathBuf {
         self.root.join(path)
     }
@@ -104,6 +126,8 @@ impl Store for LocalStore {
         let at = |source| failure("put", path, source);
         let temporary = match write_temporary(folder, bytes) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Never the root itself: where that is gone, a disk was unmounted.
+                fs::metadata(&self.root).map_err(at)?;
                 create_folders(folder).map_err(at)?;
                 write_temporary(folder, bytes).map_err(at)?
             }
@@ -113,13 +137,16 @@ impl Store for LocalStore {
         drop(temporary);
         match linked {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // Whoever takes this for success must be able to rely on it.
+                self.sync_up_to_root(folder).map_err(at)?;
                 return Err(StoreError::AlreadyExists { path: path.to_owned() });
             }
             Err(error) => return Err(at(error)),
             Ok(()) => {}
         }
         // From here on the object is there; only its durability can still fail.
-        sync_folder(folder).map_err(|source| StoreError::Unknown { path: path.to_owned(), source })
+        self.sync_up_to_root(folder)
+            .map_err(|source| StoreError::Unknown { path: path.to_owned(), source })
     }
 
     fn get(&self, path: &str) -> Result<Vec<u8>, StoreError> {
@@ -129,6 +156,12 @@ impl Store for LocalStore {
 
     fn get_range(&self, path: &str, offset: u64, length: usize) -> Result<Vec<u8>, StoreError> {
         let file = self.opened(path)?;
+        if length > LARGE_READ {
+            let size = file.metadata().map_err(|source| failure("read", path, source))?.len();
+            if offset.saturating_add(length as u64) > size {
+                return Err(failure("read", path, io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
         let mut bytes = vec![0; length];
         file.read_exact_at(&mut bytes, offset).map_err(|source| failure("read", path, source))?;
         Ok(bytes)
@@ -144,12 +177,13 @@ impl Store for LocalStore {
         if !prefix.is_empty() {
             check_path("list", prefix.trim_end_matches('/'))?;
         }
+        // A missing folder is an empty one, but a missing root is a disk that was unmounted.
+        fs::metadata(&self.root).map_err(|source| failure("list", prefix, source))?;
         let mut found = Vec::new();
         let mut folders = vec![prefix.to_owned()];
         while let Some(folder) = folders.pop() {
             let entries = match fs::read_dir(self.root.join(&folder)) {
                 Ok(entries) => entries,
-                // A folder that was never needed holds nothing; a missing root is an error.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.is_empty() => {
                     continue;
                 }
@@ -330,6 +364,24 @@ mod tests {
         let missing = folder.path().join("none");
         assert!(matches!(LocalStore::open(&missing), Err(StoreError::NotFound { .. })));
         assert!(!missing.exists());
+    }
+
+    #[test]
+    fn a_root_that_vanished_is_not_made_again() {
+        let (folder, store) = store();
+        store.put_new("data/ab/x", b"1").unwrap();
+        fs::remove_dir_all(folder.path().join("a/b")).unwrap();
+        assert!(matches!(store.put_new("data/ab/y", b"1"), Err(StoreError::NotFound { .. })));
+        assert!(store.list("data/").is_err());
+        assert!(!folder.path().join("a/b").exists());
+    }
+
+    #[test]
+    fn a_monstrous_range_is_an_error() {
+        let (_folder, store) = store();
+        store.put_new("x", b"1").unwrap();
+        assert!(store.get_range("x", 0, usize::MAX / 2).is_err());
+        assert!(store.get_range("x", u64::MAX, 2 << 20).is_err());
     }
 
     #[test]

@@ -347,3 +347,13 @@ fn init_on_first_use() {
     program.ok(&["backup", "--init", "--stdin"], b"x");
     assert_eq!(program.ok(&["dump", "latest"], b""), b"x");
 }
+
+#[test]
+fn compressed_input_is_stored_faithfully_with_one_warning() {
+    let program = Program::initialized();
+    let bytes = [&[0x1f, 0x8b, 8][..], &random_bytes(1, 10_000)].concat();
+    let output = program.run(&["backup", "--stdin", "--stdin-filename", "dump.gz"], &bytes);
+    assert!(output.status.success());
+    assert_eq!(text(&output.stderr).matches("compressed (gzip)").count(), 1);
+    assert!(program.ok(&["dump", "latest", "dump.gz"], b"") == bytes);
+}

@@ -1,0 +1,11 @@
+//! Hostile bytes for sealed objects.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use restow::crypto::envelope::{ObjectKind, open};
+use restow::crypto::keys::{KeyRing, MasterKey};
+
+fuzz_target!(|bytes: &[u8]| {
+    let keys = KeyRing::derive(&MasterKey::from_bytes([1; 32]));
+    assert!(open(&keys, ObjectKind::Log, b"0", bytes).is_err(), "a forgery was accepted");
+});
