@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::{Change, Fate, Index, IndexError, Position, query};
+use super::{Change, Fate, Fates, Index, IndexError, Position, query};
 use crate::format::directory;
 use crate::format::index::IndexedPack;
 use crate::id::ObjectName;
@@ -55,9 +55,9 @@ impl Index {
                 .execute([name.as_bytes()])?;
         }
         set_position(&transaction, change.position)?;
-        let fates = query::fates(&transaction)?;
+        let known = query::fates(&transaction)?;
         transaction.commit()?;
-        *self.lock_fates() = fates;
+        *self.lock_fates() = Fates { position: Some(change.position), known };
         if change.replace || !change.index_remove.is_empty() {
             self.directories.lock().expect("no thread panics with the cache in hand").clear();
         }

@@ -148,7 +148,14 @@ pub struct Totals {
 pub struct Index {
     connection: Mutex<Connection>,
     directories: Mutex<LruCache<i64, Arc<PackDirectory>>>,
-    fates: Mutex<HashMap<ObjectName, Fate>>,
+    fates: Mutex<Fates>,
+}
+
+/// The fates of packs as of a position. Another process may move the file on: whoever asks for the
+/// position gets them loaded again.
+struct Fates {
+    position: Option<Position>,
+    known: HashMap<ObjectName, Fate>,
 }
 
 /// Pack directories kept decoded; about 50 KB each at the usual sizes.
@@ -170,10 +177,11 @@ impl Index {
 
     fn with(connection: Connection) -> Result<Self, IndexError> {
         let fates = query::fates(&connection)?;
+        let position = query::position(&connection)?;
         Ok(Self {
             connection: Mutex::new(connection),
             directories: Mutex::new(LruCache::new(CACHED_DIRECTORIES)),
-            fates: Mutex::new(fates),
+            fates: Mutex::new(Fates { position, known: fates }),
         })
     }
 
@@ -181,7 +189,7 @@ impl Index {
         self.connection.lock().expect("no thread panics with the index in hand")
     }
 
-    fn lock_fates(&self) -> MutexGuard<'_, HashMap<ObjectName, Fate>> {
+    fn lock_fates(&self) -> MutexGuard<'_, Fates> {
         self.fates.lock().expect("no thread panics with the fates in hand")
     }
 }

@@ -15,7 +15,14 @@ use crate::id::{ChunkKey, ObjectName};
 impl Index {
     /// Where in the log the index stands; `None` before the first entry was applied.
     pub fn position(&self) -> Result<Option<Position>, IndexError> {
-        position(&self.lock())
+        let connection = self.lock();
+        let position = position(&connection)?;
+        let mut fates = self.lock_fates();
+        if fates.position != position {
+            fates.known = self::fates(&connection)?;
+            fates.position = position;
+        }
+        Ok(position)
     }
 
     /// Where a chunk stands: in a live pack if there is one, else in a condemned one.
@@ -34,7 +41,7 @@ impl Index {
 
     /// Whether a chunk stands in a live pack, so that a writer may rely on it.
     pub fn contains_live(&self, key: &ChunkKey) -> Result<bool, IndexError> {
-        if self.lock_fates().is_empty() {
+        if self.lock_fates().known.is_empty() {
             let connection = self.lock();
             let mut select =
                 connection.prepare_cached("SELECT 1 FROM chunk WHERE key=?1 LIMIT 1")?;
@@ -66,13 +73,14 @@ impl Index {
 
     /// What prune decided about a pack; `None` for a live one.
     pub fn fate(&self, pack: &ObjectName) -> Option<Fate> {
-        self.lock_fates().get(pack).copied()
+        self.lock_fates().known.get(pack).copied()
     }
 
     /// Packs that are condemned now.
     pub fn condemned(&self) -> Vec<ObjectName> {
         let fates = self.lock_fates();
         let mut names: Vec<_> = fates
+            .known
             .iter()
             .filter(|(_, fate)| **fate == Fate::Condemned)
             .map(|(name, _)| *name)
@@ -84,8 +92,12 @@ impl Index {
     /// Packs that are dead.
     pub fn dead(&self) -> Vec<ObjectName> {
         let fates = self.lock_fates();
-        let mut names: Vec<_> =
-            fates.iter().filter(|(_, fate)| **fate == Fate::Dead).map(|(name, _)| *name).collect();
+        let mut names: Vec<_> = fates
+            .known
+            .iter()
+            .filter(|(_, fate)| **fate == Fate::Dead)
+            .map(|(name, _)| *name)
+            .collect();
         names.sort_unstable();
         names
     }

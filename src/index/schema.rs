@@ -10,11 +10,12 @@ use crate::id::RepositoryId;
 /// Raised when the tables change: an older file is made again.
 const VERSION: i64 = 1;
 
+/// Numbers of packs are never used again: other processes may remember what stood under one.
 const TABLES: &str = "
     CREATE TABLE meta(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE idx(number INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE);
     CREATE TABLE pack(
-        number INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, idx INTEGER NOT NULL,
+        number INTEGER PRIMARY KEY AUTOINCREMENT, name BLOB NOT NULL UNIQUE, idx INTEGER NOT NULL,
         kind INTEGER NOT NULL, size INTEGER NOT NULL, header BLOB NOT NULL, directory BLOB NOT NULL);
     CREATE INDEX pack_idx ON pack(idx);
     CREATE TABLE fate(name BLOB PRIMARY KEY, fate INTEGER NOT NULL) WITHOUT ROWID;

@@ -144,3 +144,30 @@ fn new_backups_do_not_deduplicate_against_condemned_packs() {
     kill(&pruner, &store, &still);
     assert_sound(&store);
 }
+
+/// Another process moves the shared index file past a GC: this one must not go on believing that the
+/// packs are live.
+#[test]
+fn fates_set_through_a_shared_index_file_are_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(MemoryStore::new());
+    init(store.clone()).unwrap();
+    let cached = || {
+        let mut environment = environment(Arc::new(restow::entropy::OsEntropy));
+        environment.cache = Some(folder.path().to_owned());
+        Repository::open(store.clone(), &secret(), environment).unwrap()
+    };
+    let (writer, pruner) = (cached(), cached());
+    let bytes = rows(1, 3000);
+    back_up(&writer, &bytes).unwrap();
+    pruner.sync().unwrap();
+    forget_all(&pruner);
+    condemn(&pruner, &pack_names(&pruner));
+    let condemned = pruner.index().condemned();
+    back_up(&writer, &bytes).unwrap();
+    pruner.sync().unwrap();
+    let still: Vec<_> =
+        condemned.into_iter().filter(|pack| pruner.index().fate(pack).is_some()).collect();
+    kill(&pruner, &store, &still);
+    assert_sound(&store);
+}
