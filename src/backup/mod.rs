@@ -143,6 +143,8 @@ pub fn run(repository: &Repository, options: BackupOptions, progress: &Progress)
     let finished = match streams {
         Ok(finished) => finished,
         Err(error) => {
+            // Where storing failed, everybody else only stopped because of it.
+            let error = writer.take_error().unwrap_or(error);
             keep_what_is_stored(&writer, &error);
             return Err(error);
         }

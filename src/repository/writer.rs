@@ -176,6 +176,11 @@ impl<'a> BlobWriter<'a> {
         self.failed.load(Ordering::Relaxed)
     }
 
+    /// Why storing failed, if it did.
+    pub fn take_error(&self) -> Option<Error> {
+        self.stored.lock().expect("no panics here").error.take()
+    }
+
     /// Bytes of packs and idx objects stored so far.
     pub fn added_bytes(&self) -> u64 {
         self.added_bytes.load(Ordering::Relaxed)

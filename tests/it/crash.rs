@@ -51,6 +51,8 @@ fn strike_everywhere(fault: Fault) -> u64 {
         }
         let repository = open(after.clone()).unwrap();
         let snapshots = assert_sound(&repository);
+        // The cause is told, not that the other threads stopped because of it.
+        assert!(!matches!(result, Err(Error::Interrupted)), "{fault:?} at {at}");
         match (&result, fault) {
             (Ok(()), _) => assert_eq!(snapshots, 2, "{fault:?} at {at}: said ok"),
             // The reply to the last commit may be what was lost: then nobody heard of success.
@@ -87,6 +89,22 @@ fn a_lost_request_is_tried_again() {
 #[test]
 fn a_full_disk_loses_nothing() {
     strike_everywhere(Fault::Full);
+}
+
+/// A disk that fills up in the middle of a long stream, while all threads are at work.
+#[test]
+fn a_full_disk_is_called_that() {
+    for at in [0, 3, 20] {
+        let survivor = Arc::new(MemoryStore::new());
+        init(survivor.clone()).unwrap();
+        let faulty = Arc::new(FaultStore::new(survivor.clone(), Fault::Full, at));
+        let bytes = random_bytes(1, 8_000_000);
+        let error = back_up(&open(faulty).unwrap(), &bytes).unwrap_err();
+        assert!(matches!(error, Error::Store(restow::store::StoreError::Full { .. })), "{error}");
+        let repository = open(survivor).unwrap();
+        assert_eq!(assert_sound(&repository), 0);
+        back_up(&repository, &bytes).unwrap();
+    }
 }
 
 /// `init` that died anywhere can be cleared away or was complete; it never half works.
