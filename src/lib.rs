@@ -5,7 +5,7 @@
 //! holds it to that:
 //!
 //! * [`id`], [`clock`], [`entropy`], [`progress`]: words that everybody uses.
-//! * [`chunker`], [`compress`], [`crypto`], [`format`], [`delta`]: pure. Bytes in, bytes out; time
+//! * [`chunker`], [`compress`], [`crypto`], [`mod@format`], [`delta`]: pure. Bytes in, bytes out; time
 //!   and randomness are arguments.
 //! * [`store`], [`index`], [`source`]: the edges: where objects are, the local index, where streams
 //!   come from. They know nothing of each other.
