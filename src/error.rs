@@ -34,6 +34,12 @@ pub enum Error {
         /// Where.
         location: String,
     },
+    /// Somebody began to make a repository there and did not come to the end.
+    #[error("{location} holds what an interrupted 'restow init' left")]
+    InitInterrupted {
+        /// Where.
+        location: String,
+    },
     /// The configuration cannot be used.
     #[error("config of {location}: {source}")]
     Config {
@@ -150,11 +156,17 @@ impl Error {
             Self::Interrupted => ErrorKind::Interrupted,
             Self::RepositoryExists { .. }
             | Self::NotEmpty { .. }
+            | Self::InitInterrupted { .. }
             | Self::RolledBack { .. }
             | Self::Conflict(_) => ErrorKind::Conflict,
             Self::Usage(_) => ErrorKind::Usage,
             _ => ErrorKind::Failed,
         }
+    }
+
+    /// Whether this is about an object of the repository that is damaged or lost.
+    pub fn is_object_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Missing { .. })
     }
 
     /// What to do about it, where that is known.
@@ -177,11 +189,19 @@ impl Error {
             Self::Config { source: ConfigError::NewerVersion(_), .. } => {
                 "install a newer restow".into()
             }
+            Self::InitInterrupted { .. } => "no backup is in it: unless another init is running \
+                                             there, delete keys/ and log/ and run it again"
+                .into(),
             Self::NoSnapshot { .. } => "'restow snapshots' lists them".into(),
             Self::NoPath { snapshot, .. } => format!("'restow ls {snapshot}' lists what it holds"),
             Self::RolledBack { .. } => {
                 "if the repository was restored from a copy on purpose, run \
                  'restow cache --forget' on this machine"
+                    .into()
+            }
+            Self::Index(error) if error.is_damage() => {
+                "the local index holds nothing that the repository does not: throw it away with \
+                 'restow cache --forget' and run the same command again"
                     .into()
             }
             _ => return None,

@@ -1,6 +1,8 @@
 //! Changing the tags of snapshots. A snapshot is immutable: a copy with other tags takes its place,
 //! in one log entry.
 
+use std::collections::HashSet;
+
 use crate::error::{Error, Result};
 use crate::format::log::{EntryKind, LogEntry};
 use crate::id::ObjectName;
@@ -23,7 +25,7 @@ pub fn changed(tags: &[String], options: &TagOptions) -> Vec<String> {
     let mut result: Vec<String> = options.set.clone().unwrap_or_else(|| tags.to_vec());
     result.retain(|tag| !options.remove.contains(tag));
     result.extend(options.add.iter().cloned());
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     result.retain(|tag| seen.insert(tag.clone()));
     result
 }
@@ -35,7 +37,11 @@ pub fn run(
     options: &TagOptions,
 ) -> Result<Vec<(ObjectName, ObjectName)>> {
     let mut replaced = Vec::new();
+    let mut seen = HashSet::new();
     for NamedSnapshot { name, snapshot } in snapshots {
+        if !seen.insert(*name) {
+            continue;
+        }
         let tags = changed(&snapshot.tags, options);
         if tags == snapshot.tags {
             continue;

@@ -11,6 +11,7 @@ use super::Shared;
 use super::parent::ParentChunk;
 use super::stream::WorkItem;
 use crate::compress::{Compressor, Decompressor, ZstdError};
+use crate::crypto::CryptoError;
 use crate::crypto::keys::BlobKind;
 use crate::delta::{self, Lineage};
 use crate::error::{Error, Result};
@@ -123,7 +124,15 @@ impl Encoder<'_> {
     fn read_bases(&mut self, bases: &[ChunkKey]) -> Result<Arc<Vec<u8>>> {
         let mut read = Vec::with_capacity(bases.len());
         for base in bases {
-            read.push(self.reader.base(base, &mut self.scratch)?);
+            let bytes = self.reader.base(base, &mut self.scratch)?;
+            // A delta against a base that went bad in memory would pass its own verification.
+            if self.shared.repository.keys().chunk_id(BlobKind::Data, &bytes).key() != *base {
+                return Err(Error::damaged(
+                    format!("base {}", base.short()),
+                    CryptoError::NotAuthentic,
+                ));
+            }
+            read.push(bytes);
         }
         Ok(match &read[..] {
             [single] => single.clone(),

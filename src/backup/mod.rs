@@ -9,7 +9,7 @@ mod input;
 mod parent;
 mod stream;
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crossbeam_channel::bounded;
@@ -137,6 +137,7 @@ pub fn run(repository: &Repository, options: BackupOptions, progress: &Progress)
         progress,
         chunker: Chunker::new(repository.config().stream_chunks, repository.keys().gear_key()),
         compression: options.compression,
+        abandoned: AtomicBool::new(false),
     };
     let sources = options.streams.into_iter().zip(parents).collect();
     let streams = shared.store_streams(sources, thread_count(options.threads));
@@ -166,6 +167,8 @@ struct Shared<'a> {
     progress: &'a Progress,
     chunker: Chunker,
     compression: Settings,
+    /// Set where one stream failed: the others need not go on.
+    abandoned: AtomicBool,
 }
 
 type SourceWithParent = (StreamSource, Option<(ObjectName, StreamEntry)>);
@@ -180,7 +183,10 @@ impl Shared<'_> {
             let encoders: Vec<_> = (0..threads)
                 .map(|_| {
                     let queue = queue.clone();
-                    scope.spawn(move || encode::encode_all(self, queue))
+                    scope.spawn(move || {
+                        encode::encode_all(self, queue)
+                            .inspect_err(|_| self.abandoned.store(true, Ordering::Relaxed))
+                    })
                 })
                 .collect();
             drop(queue);
@@ -201,6 +207,12 @@ impl Shared<'_> {
         })
     }
 
+    /// Whether reading on is pointless.
+    fn should_stop_reading(&self) -> bool {
+        self.should_stop() || self.abandoned.load(Ordering::Relaxed)
+    }
+
+    /// Whether even what was read is not to be stored any more.
     fn should_stop(&self) -> bool {
         self.progress.is_interrupted() || self.writer.has_failed()
     }
@@ -273,6 +285,12 @@ fn check_names(streams: &[StreamSource]) -> Result<()> {
     for stream in streams {
         if stream.name.relative().is_empty() {
             return Err(Error::Usage("a stream needs a name".into()));
+        }
+        if !stream.name.is_file_path() {
+            return Err(Error::Usage(format!(
+                "the name {} does not stand for a file in a folder: it could not be restored",
+                stream.name
+            )));
         }
         if !seen.insert(stream.name.relative().to_vec()) {
             return Err(Error::Usage(format!("two streams are called {}", stream.name)));

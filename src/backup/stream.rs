@@ -23,6 +23,9 @@ use crate::source::sniff;
 
 /// Chunks are handed to the encoders in batches of about this many bytes.
 const BATCH_BYTES: usize = 512 << 10;
+/// Or when they span this many segments. A planner holds at most one buffer more than that, which
+/// must be fewer than there are: the reader would wait for a free one for ever.
+const BATCH_SEGMENTS: usize = 2;
 
 /// A new chunk and what it may be a changed copy of.
 pub struct WorkItem {
@@ -60,6 +63,7 @@ pub fn plan(
     let mut planner = Planner::new(shared, parent, work)?;
     let read = planner.consume(&segments, &name);
     if let Err(error) = read {
+        shared.abandoned.store(true, Ordering::Relaxed);
         if let Some(stopper) = stopper {
             stopper.stop();
         }
@@ -76,6 +80,8 @@ struct Planner<'a> {
     work: Sender<Vec<WorkItem>>,
     batch: Vec<WorkItem>,
     batch_bytes: usize,
+    /// Segments read since the batch began. Its chunks keep their buffers from going round.
+    batch_segments: usize,
     recipe: RecipeBuilder,
     /// Bytes that are not cut yet.
     rest: Bytes,
@@ -118,6 +124,7 @@ impl<'a> Planner<'a> {
             work,
             batch: Vec::new(),
             batch_bytes: 0,
+            batch_segments: 0,
             recipe: RecipeBuilder::default(),
             rest: Bytes::new(),
             position: 0,
@@ -130,17 +137,22 @@ impl<'a> Planner<'a> {
 
     fn consume(&mut self, segments: &ReadAhead, name: &Name) -> Result<()> {
         loop {
-            if self.shared.should_stop() {
+            if self.shared.should_stop_reading() {
                 return Err(Error::Interrupted);
             }
             match segments.next() {
-                None => {}
+                // A source that pauses is no reason to wait with what it gave.
+                None => self.send_batch()?,
                 Some(Segment::Data { mut buffer, start, end }) => {
                     let from = start - self.rest.len();
                     buffer[from..start].copy_from_slice(&self.rest);
                     self.rest = segments.share(buffer, from, end);
                     Progress::add(&self.shared.progress.done_bytes, (end - start) as u64);
                     self.cut(false)?;
+                    self.batch_segments += 1;
+                    if self.batch_segments >= BATCH_SEGMENTS {
+                        self.send_batch()?;
+                    }
                 }
                 Some(Segment::Zeros(count)) => {
                     Progress::add(&self.shared.progress.done_bytes, count);
@@ -307,7 +319,7 @@ impl<'a> Planner<'a> {
     }
 
     fn send_batch(&mut self) -> Result<()> {
-        self.batch_bytes = 0;
+        (self.batch_bytes, self.batch_segments) = (0, 0);
         let batch = std::mem::take(&mut self.batch);
         if batch.is_empty() {
             return Ok(());

@@ -98,6 +98,7 @@ impl Findings {
 pub fn run(repository: &Repository, read: ReadData, progress: &Progress) -> Result<CheckReport> {
     let mut report = CheckReport::default();
     let mut findings = Findings::default();
+    structure::salvaged(repository, &mut findings);
     structure::log(repository, &mut findings)?;
     structure::indexes(repository, &mut findings)?;
     structure::packs(repository, &mut findings, &mut report)?;

@@ -10,6 +10,22 @@ use crate::index::Fate;
 use crate::repository::Repository;
 use crate::repository::recipes::RecipeReader;
 
+/// What could not even be opened.
+pub fn salvaged(repository: &Repository, findings: &mut Findings) {
+    for error in repository.damage() {
+        let object = object_of(error);
+        let snapshot = object
+            .starts_with(paths::SNAPSHOTS)
+            .then(|| paths::object_name(&object))
+            .flatten()
+            .map(|name| Affected { snapshot: name.short(), path: EVERY_PATH.to_owned() });
+        findings.add(object, source_text(error)).affected.extend(snapshot);
+    }
+}
+
+/// Stands for all paths of a snapshot whose manifest cannot be read.
+const EVERY_PATH: &str = "(all of it)";
+
 /// Is the log whole, from the first entry to the head, each continuing the one before?
 pub fn log(repository: &Repository, findings: &mut Findings) -> Result<()> {
     for slot in repository.key_slots()? {
@@ -18,28 +34,30 @@ pub fn log(repository: &Repository, findings: &mut Findings) -> Result<()> {
         }
     }
     let Some(head) = repository.index().position()? else { return Ok(()) };
-    let mut previous = [0; 32];
+    // `None` after an entry that cannot be read: what the next one should continue is not known.
+    let mut previous = Some([0; 32]);
     for number in 0..=head.number {
         let path = paths::log(number);
         match repository.read_entry(number) {
             Ok(Some(stored)) => {
-                if stored.entry.previous != previous {
+                if previous.is_some_and(|previous| stored.entry.previous != previous) {
                     findings.add(&path, "does not continue the entry before it");
                 }
-                previous = stored.position.hash;
+                previous = Some(stored.position.hash);
             }
             Ok(None) => {
                 findings.add(&path, "is missing");
+                previous = None;
             }
             Err(error @ Error::Damaged { .. }) => {
                 findings.add(&path, source_text(&error));
-                // The chain goes on from the stored bytes, whatever they are.
-                previous = *blake3::hash(&repository.store().get(&path)?).as_bytes();
+                previous = None;
             }
             Err(error) => return Err(error),
         }
     }
-    if previous != head.hash {
+    let is_other = previous.is_none_or(|previous| previous != head.hash);
+    if is_other && !repository.is_salvaged() {
         findings.add(paths::log(head.number), "is not the entry that was there before");
     }
     Ok(())
@@ -49,6 +67,10 @@ pub fn log(repository: &Repository, findings: &mut Findings) -> Result<()> {
 pub fn indexes(repository: &Repository, findings: &mut Findings) -> Result<()> {
     let mut listed = HashSet::new();
     for name in repository.index().index_names()? {
+        if repository.is_salvaged() && repository.index().pack(&name)?.is_some() {
+            // A pack whose idx object is lost, and which stands for itself.
+            continue;
+        }
         let path = paths::index(&name);
         let packs = match repository.load_index(&name) {
             Ok(packs) => packs,

@@ -58,24 +58,34 @@ pub struct Global {
 impl Global {
     /// Opens the repository for commands that change it.
     pub fn open(&self) -> Result<Repository> {
-        let store = self.store()?;
-        self.open_store(Arc::new(store))
+        let store = Arc::new(self.store()?);
+        let secret = self.secret_for(&*store)?;
+        Ok(Repository::open(store, &secret, self.environment()?)?)
     }
 
     /// Opens the repository for commands that only read it: the store refuses everything else.
     pub fn open_read_only(&self) -> Result<Repository> {
-        let store = self.store()?;
-        self.open_store(Arc::new(ReadOnlyStore(store)))
+        let store: Arc<dyn Store> = Arc::new(ReadOnlyStore(self.store()?));
+        let secret = self.secret_for(&*store)?;
+        match Repository::open(store.clone(), &secret, self.environment()?) {
+            Err(error) if error.is_object_damage() => {
+                let repository = Repository::salvage(store, &secret, self.environment()?)?;
+                for error in repository.damage() {
+                    eprintln!("warning: {error}");
+                }
+                eprintln!("warning: going on with what can be read of this repository");
+                Ok(repository)
+            }
+            other => Ok(other?),
+        }
     }
 
-    fn open_store(&self, store: Arc<dyn Store>) -> Result<Repository> {
-        // Asking for a password is pointless where there is no repository.
-        let location = store.location();
+    /// The secret; asking for it is pointless where there is no repository.
+    fn secret_for(&self, store: &dyn Store) -> Result<Secret> {
         if let Err(StoreError::NotFound { .. }) = store.head("config") {
-            return Err(Error::NoRepository { location }.into());
+            return Err(Error::NoRepository { location: store.location() }.into());
         }
-        let secret = self.secret(false)?;
-        Ok(Repository::open(store, &secret, self.environment()?)?)
+        self.secret(false)
     }
 
     /// The store where the repository is or will be.
@@ -114,7 +124,8 @@ impl Global {
         Ok(Environment::system(author, cache))
     }
 
-    fn cache_folder(&self) -> Result<PathBuf> {
+    /// Folder of the local indexes.
+    pub fn cache_folder(&self) -> Result<PathBuf> {
         if let Some(folder) = &self.cache_dir {
             return Ok(folder.clone());
         }
@@ -203,6 +214,9 @@ pub fn ask_password(what: &str, twice: bool) -> Result<Secret> {
     password(first.to_vec())
 }
 
+/// What a terminal sends for Ctrl-C.
+const CTRL_C: u8 = 3;
+
 fn read_without_echo(what: &str) -> Result<Zeroizing<Vec<u8>>> {
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
     let stdin = std::io::stdin();
@@ -210,18 +224,27 @@ fn read_without_echo(what: &str) -> Result<Zeroizing<Vec<u8>>> {
     std::io::stderr().flush().ok();
     let saved = tcgetattr(&stdin).context("read the terminal's settings")?;
     let mut silent = saved.clone();
-    silent.local_modes &= !LocalModes::ECHO;
+    // Ctrl-C comes as a byte: the running process must get to turn the echo on again.
+    silent.local_modes &= !(LocalModes::ECHO | LocalModes::ISIG);
     tcsetattr(&stdin, OptionalActions::Now, &silent).context("turn off echo")?;
     let mut line = Zeroizing::new(Vec::new());
     let mut byte = [0];
     let mut input = stdin.lock();
-    while input.read(&mut byte).context("read the password")? == 1 && byte[0] != b'\n' {
-        line.push(byte[0]);
+    let mut ended = Ok(());
+    while ended.is_ok() && byte[0] != b'\n' {
+        match input.read(&mut byte) {
+            Ok(1) if byte[0] == CTRL_C => ended = Err(Error::Interrupted.into()),
+            Ok(1) if byte[0] != b'\n' => line.push(byte[0]),
+            Ok(1) => {}
+            Ok(_) => break,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => ended = Err(error).context("read the password"),
+        }
     }
     drop(input);
     tcsetattr(&stdin, OptionalActions::Now, &saved).context("turn on echo")?;
     eprintln!();
-    Ok(line)
+    ended.map(|()| line)
 }
 
 fn io_error(action: &'static str, path: &std::path::Path, source: std::io::Error) -> Error {

@@ -30,6 +30,12 @@ impl Name {
         &self.0
     }
 
+    /// Whether this names a file below a folder: no empty part, no `.` or `..`, no NUL.
+    pub fn is_file_path(&self) -> bool {
+        let is_plain = |part: &[u8]| !matches!(part, b"" | b"." | b"..");
+        self.relative().split(|&byte| byte == b'/').all(is_plain) && !self.0.contains(&0)
+    }
+
     /// The bytes without slashes at the start, which is how paths are compared.
     pub fn relative(&self) -> &[u8] {
         let start = self.0.iter().position(|&byte| byte != b'/').unwrap_or(self.0.len());
@@ -103,5 +109,15 @@ mod tests {
     fn terminals_see_no_control_characters() {
         assert_eq!(Name::new(&b"a\nb\xff\x1b[31m"[..]).to_string(), "a\\nb\\xff\\u{1b}[31m");
         assert_eq!(Name::from("//a/b").relative(), b"a/b");
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_are_told_from_those_of_files() {
+        for good in ["a", "/a/b", "a..", "..a/.b", "a\nb"] {
+            assert!(Name::from(good).is_file_path(), "{good}");
+        }
+        for bad in ["", "/", "..", "a/../b", "./a", "a//b", "a/", "a\0b"] {
+            assert!(!Name::from(bad).is_file_path(), "{bad}");
+        }
     }
 }

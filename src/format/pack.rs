@@ -77,7 +77,7 @@ impl PackBuilder {
 
     /// Seals the pack. Memory is given back blob by blob as the result grows.
     pub fn seal(mut self, keys: &KeyRing, entropy: &dyn Entropy, padding: Padding) -> SealedPack {
-        let digest = self.content_digest();
+        let digest = self.content_digest(padding);
         let salt = keys.object_salt(entropy, &[&[self.kind as u8], &digest]);
         self.shuffle(&salt);
         let (header, cipher) = Header::new(keys, ObjectKind::Pack, salt);
@@ -109,11 +109,14 @@ impl PackBuilder {
         SealedPack { bytes, indexed }
     }
 
-    /// Covers everything that will be encrypted.
-    fn content_digest(&self) -> [u8; 32] {
+    /// Covers everything that will be encrypted: payloads, directory, padding.
+    fn content_digest(&self, padding: Padding) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
+        hasher.update(&[padding as u8]);
         for blob in &self.blobs {
             hasher.update(blob.entry.id.as_bytes());
+            hasher.update(&blob.entry.generation.to_le_bytes());
+            hasher.update(&blob.entry.depth.to_le_bytes());
             hasher.update(&(blob.payload.len() as u64).to_le_bytes());
             hasher.update(&directory::associated_data(&blob.entry.to_index(), self.kind));
             hasher.update(&blob.payload);
@@ -202,27 +205,39 @@ pub fn read_directory(
         .checked_sub(directory_len)
         .filter(|&start| start >= HEADER_LEN)
         .ok_or(FormatError::Truncated("pack directory"))?;
+    let (kind, entries) =
+        open_directory(keys, header, &bytes[start..end], (start - HEADER_LEN) as u64)?;
+    let pack = IndexedPack {
+        name: ObjectName::of(bytes),
+        kind,
+        size: bytes.len() as u64,
+        header,
+        entries: entries.iter().map(BlobEntry::to_index).collect(),
+    };
+    Ok((pack, entries))
+}
+
+/// Decrypts the directory of a pack whose blobs and padding take `room` bytes.
+pub fn open_directory(
+    keys: &KeyRing,
+    header: [u8; HEADER_LEN],
+    sealed: &[u8],
+    room: u64,
+) -> Result<(BlobKind, Vec<BlobEntry>), FormatError> {
     let mut last_error = FormatError::Invalid("pack directory");
     for kind in [BlobKind::Data, BlobKind::Tree] {
         let opener = PackOpener::new(keys, header, kind)?;
         let associated = [&header[..], &[kind as u8]].concat();
-        let mut sealed = bytes[start..end].to_vec();
+        let mut sealed = sealed.to_vec();
         match opener.cipher.open_in_place(DIRECTORY_NONCE, &associated, &mut sealed) {
             Err(error) => last_error = error.into(),
             Ok(plain) => {
                 let entries: Vec<BlobEntry<ChunkId>> = directory::decode(plain)?;
                 let stored: u64 = entries.iter().map(|entry| u64::from(entry.stored_len)).sum();
-                if stored > (start - HEADER_LEN) as u64 {
+                if stored > room {
                     return Err(FormatError::Truncated("blobs of the pack"));
                 }
-                let pack = IndexedPack {
-                    name: ObjectName::of(bytes),
-                    kind,
-                    size: bytes.len() as u64,
-                    header,
-                    entries: entries.iter().map(BlobEntry::to_index).collect(),
-                };
-                return Ok((pack, entries));
+                return Ok((kind, entries));
             }
         }
     }

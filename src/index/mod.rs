@@ -45,8 +45,22 @@ pub enum IndexError {
     #[error("{0}")]
     Fetch(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The index contradicts itself; deleting it mends that.
-    #[error("local index is damaged ({0}); delete it and run again")]
+    #[error("local index is damaged ({0})")]
     Damaged(&'static str),
+}
+
+impl IndexError {
+    /// Whether the file cannot be used any more and must be made again.
+    pub fn is_damage(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match self {
+            Self::Damaged(_) => true,
+            Self::Sqlite(error) => {
+                matches!(error.sqlite_error_code(), Some(NotADatabase | DatabaseCorrupt))
+            }
+            _ => false,
+        }
+    }
 }
 
 /// A place in the commit log: the number of an entry and the hash of its stored bytes.
@@ -165,8 +179,20 @@ impl Index {
     /// Opens or makes the index of a repository in `folder`. A file that is damaged or of another
     /// version or repository is thrown away: it can always be made again.
     pub fn open(folder: &Path, repository: RepositoryId) -> Result<Self, IndexError> {
-        let connection = schema::open_file(folder, repository)?;
-        Self::with(connection)
+        let open = || schema::open_file(folder, repository).and_then(Self::with);
+        match open() {
+            Err(error) if error.is_damage() => {
+                Self::forget(folder)?;
+                open()
+            }
+            other => other,
+        }
+    }
+
+    /// Removes the index from `folder`. Nothing is lost but the time to make it again, and the
+    /// memory of where the log stood.
+    pub fn forget(folder: &Path) -> Result<(), IndexError> {
+        schema::remove_file(folder)
     }
 
     /// An index that lives in a temporary file and is gone with this value.

@@ -1,12 +1,14 @@
 //! The tables of the index and the opening of its file.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension};
 
 use super::IndexError;
 use crate::id::RepositoryId;
 
+/// Name of the file.
+const FILE: &str = "index.sqlite";
 /// Raised when the tables change: an older file is made again.
 const VERSION: i64 = 1;
 
@@ -25,18 +27,12 @@ const TABLES: &str = "
     CREATE TABLE snapshot(name BLOB PRIMARY KEY, manifest BLOB NOT NULL) WITHOUT ROWID;
 ";
 
-/// Opens the file in `folder`, making it (again) where needed.
+/// Opens the file in `folder`, making it where there is none.
 pub fn open_file(folder: &Path, repository: RepositoryId) -> Result<Connection, IndexError> {
-    let path = folder.join("index.sqlite");
+    let path = folder.join(FILE);
     let io = |source| IndexError::Io { path: path.display().to_string(), source };
     create_private_folder(folder).map_err(io)?;
-    match Connection::open(&path).map_err(Into::into).and_then(|c| prepare(c, repository)) {
-        Err(error) if is_damage(&error) => {
-            remove_files(&path).map_err(io)?;
-            prepare(Connection::open(&path)?, repository)
-        }
-        other => other,
-    }
+    prepare(Connection::open(&path)?, repository)
 }
 
 /// Sets the connection up and makes the tables where they are missing.
@@ -84,28 +80,19 @@ fn identity(repository: RepositoryId) -> Vec<u8> {
     [&VERSION.to_le_bytes()[..], repository.as_bytes()].concat()
 }
 
-fn is_damage(error: &IndexError) -> bool {
-    match error {
-        IndexError::Damaged(_) => true,
-        IndexError::Sqlite(error) => matches!(
-            error.sqlite_error_code(),
-            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
-        ),
-        _ => false,
-    }
-}
-
 fn create_private_folder(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-fn remove_files(path: &Path) -> std::io::Result<()> {
+/// Removes the file in `folder` with what SQLite keeps beside it.
+pub fn remove_file(folder: &Path) -> Result<(), IndexError> {
     for suffix in ["", "-wal", "-shm"] {
-        let mut file = path.as_os_str().to_owned();
-        file.push(suffix);
-        match std::fs::remove_file(PathBuf::from(file)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        let path = folder.join(format!("{FILE}{suffix}"));
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(IndexError::Io { path: path.display().to_string(), source });
+            }
             _ => {}
         }
     }

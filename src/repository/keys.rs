@@ -1,5 +1,7 @@
 //! Key slots of a repository: add, list, remove.
 
+use std::collections::HashSet;
+
 use super::Repository;
 use crate::crypto::CryptoError;
 use crate::crypto::slot::{Kdf, Secret, Slot};
@@ -20,19 +22,7 @@ pub struct NamedSlot {
 impl Repository {
     /// All key slots.
     pub fn key_slots(&self) -> Result<Vec<NamedSlot>> {
-        let mut slots = Vec::new();
-        for object in self.store.list(paths::KEYS)? {
-            let name = object.path[paths::KEYS.len()..].to_owned();
-            let text = self.store.get(&object.path)?;
-            let damaged = |why| Error::damaged(object.path.clone(), CryptoError::Malformed(why));
-            let slot = if ObjectName::of(&text).to_hex() == name {
-                serde_json::from_slice(&text).map_err(|_| damaged("not a key slot"))
-            } else {
-                Err(damaged("the content does not match the name"))
-            };
-            slots.push(NamedSlot { name, slot });
-        }
-        Ok(slots)
+        read_slots(&*self.store)
     }
 
     /// Adds a slot for another secret and returns its name.
@@ -46,49 +36,48 @@ impl Repository {
         Ok(name)
     }
 
-    /// Removes the slot whose name starts with `prefix`. The last one stays: without it nobody
-    /// could ever open the repository again.
+    /// Removes the slot whose name starts with `prefix`. The last one that can be read stays:
+    /// without it nobody could ever open the repository again.
     pub fn remove_key(&self, prefix: &str) -> Result<String> {
-        let slots = self.store.list(paths::KEYS)?;
-        let matching: Vec<_> = slots
-            .iter()
-            .filter(|object| object.path[paths::KEYS.len()..].starts_with(prefix))
-            .collect();
-        let [object] = matching[..] else {
+        let began = self.sync()?;
+        let slots = self.key_slots()?;
+        let matching: Vec<_> =
+            slots.iter().filter(|slot| slot.name.starts_with(prefix)).map(|s| &s.name).collect();
+        let [name] = matching[..] else {
             return Err(Error::Usage(format!(
                 "'{prefix}' matches {} key slots; 'restow key list' shows them",
                 matching.len()
             )));
         };
-        if slots.len() == 1 {
-            return Err(Error::Conflict(
-                "refusing to remove the last key slot: nobody could open the repository again"
-                    .into(),
-            ));
-        }
-        let name = object.path[paths::KEYS.len()..].to_owned();
+        let mut others: HashSet<&String> = slots
+            .iter()
+            .filter(|slot| slot.slot.is_ok() && slot.name != *name)
+            .map(|slot| &slot.name)
+            .collect();
+        let mut seen = began.number;
         self.commit(&mut || {
+            // Somebody else may be removing another slot right now.
+            let head = self.index.position()?.map_or(seen, |position| position.number);
+            for number in seen + 1..=head {
+                let removed = self.read_entry(number)?.map(|stored| stored.entry.slots_removed);
+                others.retain(|name| !removed.iter().flatten().any(|gone| gone == *name));
+            }
+            seen = head;
+            if others.is_empty() {
+                return Err(Error::Conflict(
+                    "refusing to remove the last key slot that can be read: nobody could open the \
+                     repository again"
+                        .into(),
+                ));
+            }
             let mut entry = LogEntry::new(EntryKind::Key);
             entry.slots_removed.push(name.clone());
             Ok(entry)
         })?;
-        match self.store.delete(&object.path) {
-            Ok(()) | Err(StoreError::NotFound { .. }) => Ok(name),
+        match self.store.delete(&format!("{}{name}", paths::KEYS)) {
+            Ok(()) | Err(StoreError::NotFound { .. }) => Ok(name.clone()),
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// The slot that `secret` opens, by name.
-    pub fn find_key(&self, secret: &Secret) -> Result<Option<String>> {
-        for NamedSlot { name, slot } in self.key_slots()? {
-            if let Ok(slot) = slot
-                && slot.takes(secret)
-                && slot.unwrap_master(secret).is_ok()
-            {
-                return Ok(Some(name));
-            }
-        }
-        Ok(None)
     }
 
     pub(super) fn put_slot(&self, slot: &Slot) -> Result<String> {
@@ -97,4 +86,27 @@ impl Repository {
         self.put_named(&format!("{}{name}", paths::KEYS), &text)?;
         Ok(name)
     }
+}
+
+/// The slots of a store. What has not the name of an object is none of ours.
+pub(super) fn read_slots(store: &dyn Store) -> Result<Vec<NamedSlot>> {
+    let mut slots = Vec::new();
+    for object in store.list(paths::KEYS)? {
+        let name = object.path[paths::KEYS.len()..].to_owned();
+        if ObjectName::from_hex(&name).is_err() {
+            continue;
+        }
+        let damaged = |why| Error::damaged(object.path.clone(), CryptoError::Malformed(why));
+        let slot = match store.get(&object.path) {
+            Ok(text) if ObjectName::of(&text).to_hex() == name => {
+                serde_json::from_slice(&text).map_err(|_| damaged("not a key slot"))
+            }
+            Ok(_) => Err(damaged("the content does not match the name")),
+            // Removed since the folder was listed.
+            Err(StoreError::NotFound { .. }) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        slots.push(NamedSlot { name, slot });
+    }
+    Ok(slots)
 }

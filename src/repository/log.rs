@@ -31,6 +31,7 @@ impl Repository {
         loop {
             let from = self.index.position()?;
             let next = match from {
+                Some(position) if self.is_salvaged() => Ok(position),
                 None => self.bootstrap(),
                 Some(position) => self.follow(position),
             };
@@ -60,6 +61,9 @@ impl Repository {
     /// at the head of the log when it is called; it is called again whenever another writer was
     /// faster, and must check each time that its change still holds.
     pub fn commit(&self, propose: &mut dyn FnMut() -> Result<LogEntry>) -> Result<Position> {
+        if self.is_salvaged() {
+            return Err(Error::Conflict("a damaged repository was opened for reading only".into()));
+        }
         loop {
             let head = self.sync()?;
             let mut entry = propose()?;
@@ -99,27 +103,25 @@ impl Repository {
     /// Tries to take slot `number`. `true`: these bytes are in it. `false`: somebody else's are.
     fn put_entry(&self, number: u64, stored: &[u8]) -> Result<bool> {
         let path = paths::log(number);
-        let mut last = match self.store.put_new(&path, stored) {
-            Ok(()) => return Ok(true),
-            // A retry below this layer may have met its own first attempt: look who it was.
-            Err(StoreError::AlreadyExists { .. }) => return Ok(self.store.get(&path)? == stored),
-            Err(error @ StoreError::Unknown { .. }) => error,
-            Err(error) => return Err(error.into()),
-        };
+        let mut unsettled = None;
         for _ in 0..SETTLE_ATTEMPTS {
-            match self.store.get(&path) {
-                Ok(found) => return Ok(found == stored),
-                Err(StoreError::NotFound { .. }) => {}
-                Err(error) => {
-                    last = error;
-                    continue;
-                }
-            }
-            match self.store.put_new(&path, stored) {
+            // Putting again, not reading, settles an unknown outcome: where the entry is there, the
+            // store makes sure that it is durable before it says so.
+            let error = match self.store.put_new(&path, stored) {
                 Ok(()) => return Ok(true),
-                Err(error) => last = error,
-            }
+                // This may be an earlier attempt of our own: look whose it is.
+                Err(StoreError::AlreadyExists { .. }) => match self.store.get(&path) {
+                    Ok(found) => return Ok(found == stored),
+                    Err(error) => error,
+                },
+                Err(error @ StoreError::Unknown { .. }) => error,
+                // A failure that is certain, but what came before it may have got through.
+                Err(error) if unsettled.is_none() => return Err(error.into()),
+                Err(error) => error,
+            };
+            unsettled = Some(error);
         }
+        let last = unsettled.expect("every attempt but a settled one leaves an error");
         self.give_up(number, stored, last)
     }
 
@@ -166,6 +168,12 @@ impl Repository {
 
     /// Goes on from where the index stands, after a look that the log still says what it said.
     fn follow(&self, position: Position) -> Result<Position> {
+        self.expect_entry(position)?;
+        self.follow_from(position)
+    }
+
+    /// Fails where the log does not hold this entry any more.
+    pub(super) fn expect_entry(&self, position: Position) -> Result<()> {
         let pinned = self.read_entry(position.number)?;
         let path = paths::log(position.number);
         let rolled_back =
@@ -175,7 +183,7 @@ impl Repository {
             Some(stored) if stored.position != position => {
                 Err(rolled_back(format!("{path} is not the entry that was there before")))
             }
-            Some(_) => self.follow_from(position),
+            Some(_) => Ok(()),
         }
     }
 
@@ -221,6 +229,11 @@ impl Repository {
             condemn: &entry.condemn,
             dead: &entry.dead,
         };
+        self.apply_change(from, change)
+    }
+
+    /// Moves the index. Errors of the repository that it passes on come out as they went in.
+    pub(super) fn apply_change(&self, from: Option<Position>, change: Change<'_>) -> Result<()> {
         self.index.apply(from, change).map_err(|error| match error {
             IndexError::Fetch(source) => match source.downcast::<Error>() {
                 Ok(error) => *error,

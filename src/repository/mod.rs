@@ -12,6 +12,7 @@ mod open;
 mod pending;
 pub mod reader;
 pub mod recipes;
+mod salvage;
 pub mod snapshots;
 pub mod writer;
 
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use crate::clock::{Clock, SystemClock};
 use crate::crypto::keys::{KeyRing, MasterKey};
 use crate::entropy::{Entropy, OsEntropy};
+use crate::error::Error;
 use crate::format::config::Config;
 use crate::index::Index;
 use crate::store::Store;
@@ -55,12 +57,21 @@ pub struct Repository {
     master: MasterKey,
     keys: KeyRing,
     index: Index,
+    /// Name of the key slot it was opened with.
+    slot: String,
+    /// What could not be read, where only the readable part was opened.
+    damage: Option<Vec<Error>>,
 }
 
 impl Repository {
     /// Its parameters.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Name of the key slot that it was opened with.
+    pub fn slot_in_use(&self) -> &str {
+        &self.slot
     }
 
     /// Its keys.

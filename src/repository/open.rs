@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::keys::{NamedSlot, read_slots};
 use super::{Environment, Repository};
 use crate::chunker::Profile;
 use crate::crypto::CryptoError;
@@ -16,6 +17,9 @@ use crate::format::paths;
 use crate::id::RepositoryId;
 use crate::index::Index;
 use crate::store::{Store, StoreError};
+
+/// Start of the name of the object that `init` tries the store with.
+const PROBE: &str = "tmp-probe-";
 
 /// Parameters of a new repository.
 #[derive(Debug, Clone)]
@@ -48,8 +52,9 @@ impl Default for InitOptions {
 }
 
 impl Repository {
-    /// Makes a repository in an empty store and opens it. The configuration is written last: what a
-    /// crash leaves before that is not a repository, and `init` can simply be run again.
+    /// Makes a repository in an empty store and opens it. The first log entry decides between
+    /// several that try at once; the configuration is written last: what a crash leaves before that
+    /// is not a repository, and is named to whoever tries again.
     pub fn init(
         store: Arc<dyn Store>,
         secret: &Secret,
@@ -79,9 +84,18 @@ impl Repository {
         };
         probe_create_only(&*store, &config.id)?;
         let index = open_index(&environment, config.id)?;
-        let repository = Self { store, environment, config, master, keys, index };
-        repository.put_slot(&slot)?;
+        let mut repository = Self {
+            store,
+            environment,
+            config,
+            master,
+            keys,
+            index,
+            slot: String::new(),
+            damage: None,
+        };
         repository.put_first_entry(LogEntry::new(EntryKind::State))?;
+        repository.slot = repository.put_slot(&slot)?;
         let stored = repository.config.encode(&repository.keys);
         repository.store.put_new(paths::CONFIG, &stored).map_err(|error| match error {
             StoreError::AlreadyExists { .. } => {
@@ -93,39 +107,65 @@ impl Repository {
         Ok(repository)
     }
 
-    /// Opens a repository and brings its index up to date.
+    /// Opens a repository and brings its index up to date. An index that turns out to be damaged
+    /// is made anew.
     pub fn open(store: Arc<dyn Store>, secret: &Secret, environment: Environment) -> Result<Self> {
+        let mut repository = Self::unlock(store, secret, environment)?;
+        match repository.sync() {
+            Err(Error::Index(error)) if error.is_damage() => repository.renew_index()?,
+            other => drop(other?),
+        }
+        Ok(repository)
+    }
+
+    /// A repository whose keys are at hand and whose index stands wherever it stood.
+    pub(super) fn unlock(
+        store: Arc<dyn Store>,
+        secret: &Secret,
+        environment: Environment,
+    ) -> Result<Self> {
         let location = store.location();
         let stored = match store.get(paths::CONFIG) {
             Ok(stored) => stored,
             Err(StoreError::NotFound { .. }) => return Err(Error::NoRepository { location }),
             Err(error) => return Err(error.into()),
         };
-        let config = Config::parse(&stored)
-            .map_err(|source| Error::Config { location: location.clone(), source })?;
-        let master = unlock(&*store, secret)?;
+        let config = Config::parse(&stored).map_err(|source| Error::Config { location, source })?;
+        let (slot, master) = unlock(&*store, secret, &stored)?;
         let keys = KeyRing::derive(&master);
-        Config::verify(&stored, &keys).map_err(|source| Error::damaged(paths::CONFIG, source))?;
         let index = open_index(&environment, config.id)?;
-        let repository = Self { store, environment, config, master, keys, index };
-        repository.sync()?;
-        Ok(repository)
+        Ok(Self { store, environment, config, master, keys, index, slot, damage: None })
+    }
+
+    /// Makes a damaged index again. Where the log stood is kept in mind if it can be read.
+    fn renew_index(&mut self) -> Result<()> {
+        let pinned = self.index.position().ok().flatten();
+        self.index = Index::temporary(self.config.id)?;
+        if let Some(pinned) = pinned {
+            self.expect_entry(pinned)?;
+        }
+        if let Some(folder) = self.cache_folder() {
+            Index::forget(&folder)?;
+        }
+        self.index = open_index(&self.environment, self.config.id)?;
+        self.sync()?;
+        Ok(())
     }
 }
 
-/// Finds the slot that `secret` opens.
-fn unlock(store: &dyn Store, secret: &Secret) -> Result<MasterKey> {
-    let slots = store.list(paths::KEYS)?;
+/// Finds the slot that `secret` opens and whose key the configuration was sealed with: a slot of
+/// another repository may stand beside it.
+fn unlock(store: &dyn Store, secret: &Secret, config: &[u8]) -> Result<(String, MasterKey)> {
+    let slots = read_slots(store)?;
     if slots.is_empty() {
         return Err(Error::missing_object("every key slot (keys/)"));
     }
     let mut damaged = None;
-    for object in slots {
-        let slot: Slot = match serde_json::from_slice(&store.get(&object.path)?) {
+    for NamedSlot { name, slot } in slots {
+        let slot = match slot {
             Ok(slot) => slot,
-            Err(_) => {
-                damaged =
-                    Some(Error::damaged(object.path, CryptoError::Malformed("not a key slot")));
+            Err(error) => {
+                damaged = Some(error);
                 continue;
             }
         };
@@ -133,9 +173,12 @@ fn unlock(store: &dyn Store, secret: &Secret) -> Result<MasterKey> {
             continue;
         }
         match slot.unwrap_master(secret) {
-            Ok(master) => return Ok(master),
+            Ok(master) => match Config::verify(config, &KeyRing::derive(&master)) {
+                Ok(_) => return Ok((name, master)),
+                Err(source) => damaged = Some(Error::damaged(paths::CONFIG, source)),
+            },
             Err(CryptoError::NotAuthentic) => {}
-            Err(error) => damaged = Some(Error::damaged(object.path, error)),
+            Err(error) => damaged = Some(Error::damaged(format!("{}{name}", paths::KEYS), error)),
         }
     }
     Err(damaged.unwrap_or(Error::WrongSecret { location: store.location() }))
@@ -148,22 +191,28 @@ fn open_index(environment: &Environment, id: RepositoryId) -> Result<Index> {
     })
 }
 
-/// What an interrupted `init` left (slots, the first log entry) is no obstacle; anything else is.
+/// A repository can be made where nothing stands but what a probe left. What an `init` left that
+/// was interrupted later is not removed: another one may be at work there this moment.
 fn refuse_occupied(store: &dyn Store) -> Result<()> {
     let location = store.location();
     let objects = store.list("")?;
     if objects.iter().any(|object| object.path == paths::CONFIG) {
         return Err(Error::RepositoryExists { location });
     }
-    if objects.is_empty() {
+    let mut others = objects.iter().filter(|object| !object.path.starts_with(PROBE)).peekable();
+    if others.peek().is_none() {
         return Ok(());
+    }
+    let is_ours = |path: &str| path.starts_with(paths::KEYS) || path == paths::log(0);
+    if others.all(|object| is_ours(&object.path)) {
+        return Err(Error::InitInterrupted { location });
     }
     Err(Error::NotEmpty { location })
 }
 
 /// Everything rests on `put_new` refusing a name that is taken; a store that does not is no store.
 fn probe_create_only(store: &dyn Store, id: &RepositoryId) -> Result<()> {
-    let path = format!("tmp-probe-{id}");
+    let path = format!("{PROBE}{id}");
     store.put_new(&path, b"first")?;
     let second = store.put_new(&path, b"second");
     let kept = store.get(&path)?;

@@ -95,18 +95,34 @@ impl<'a> BlobWriter<'a> {
     fn adopt(&self, folder: &Path) {
         let mut stored = self.stored.lock().expect("no panics here");
         let mut claimed = self.claimed.lock().expect("no panics here");
-        for list in LeftBehind::find(folder) {
-            for name in &list.names {
-                let Ok(pack) = self.load_orphan(name) else { continue };
-                claimed.extend(pack.entries.iter().map(|entry| entry.id));
-                stored.bytes += pack.size;
-                stored.blobs += pack.entries.len();
-                stored.packs.push(pack);
-            }
-            stored.adopted.push(list);
+        stored.adopted = LeftBehind::find(folder);
+        let names = stored.adopted.iter().flat_map(|list| &list.names);
+        let found: Vec<_> = names.filter_map(|name| self.load_orphan(name).ok()).collect();
+        for pack in self.with_bases(found) {
+            claimed.extend(pack.entries.iter().map(|entry| entry.id));
+            stored.bytes += pack.size;
+            stored.blobs += pack.entries.len();
+            stored.packs.push(pack);
         }
         let entropy = &*self.repository.environment().entropy;
         stored.journal = PendingPacks::create(folder, entropy).ok();
+    }
+
+    /// The packs all of whose bases stand in live packs or in each other: a prune may have removed
+    /// some since these were stored.
+    fn with_bases(&self, mut packs: Vec<IndexedPack>) -> Vec<IndexedPack> {
+        let index = self.repository.index();
+        loop {
+            let own: HashSet<ChunkKey> =
+                packs.iter().flat_map(|pack| &pack.entries).map(|entry| entry.id).collect();
+            let stands =
+                |key: &ChunkKey| own.contains(key) || index.contains_live(key).unwrap_or(false);
+            let before = packs.len();
+            packs.retain(|pack| pack.entries.iter().flat_map(|entry| &entry.bases).all(stands));
+            if packs.len() == before {
+                return packs;
+            }
+        }
     }
 
     /// A whole, undamaged pack that the index does not know.
@@ -121,7 +137,9 @@ impl<'a> BlobWriter<'a> {
             return Err(Error::name_mismatch(&path, name));
         }
         let (pack, _) = pack::read_directory(self.repository.keys(), &bytes)
-            .map_err(|error| Error::damaged(path, error))?;
+            .map_err(|error| Error::damaged(&path, error))?;
+        // It can be seen, but its writer may not have lived to make its name durable.
+        self.repository.put_named(&path, &bytes)?;
         Ok(pack)
     }
 

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::{StreamTarget, copy_stream};
 use crate::error::{Error, Result};
@@ -14,11 +14,10 @@ use crate::repository::Repository;
 
 /// Where a stream of this name goes below `target`. Names that would lead out of it are refused.
 pub fn place_below(target: &Path, name: &Name) -> Result<PathBuf> {
-    let relative = Path::new(std::ffi::OsStr::from_bytes(name.relative()));
-    let is_plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
-    if name.relative().is_empty() || !is_plain || name.as_bytes().contains(&0) {
+    if !name.is_file_path() {
         return Err(Error::Usage(format!("the name {name} does not stand for a file in a folder")));
     }
+    let relative = Path::new(std::ffi::OsStr::from_bytes(name.relative()));
     Ok(target.join(relative))
 }
 

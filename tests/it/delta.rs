@@ -74,3 +74,24 @@ fn pages_of_a_binary_file_are_deltas_too() {
     assert!(summary.new_bytes < image.len() as u64 / 20, "{summary:?}");
     assert!(read(&repository, &report.snapshot.streams[0]).unwrap() == image);
 }
+
+/// Chunks on their way to the encoders keep the buffers they were read into. A few small ones, far
+/// apart, must not keep all of them.
+#[test]
+fn a_few_changes_far_apart_do_not_starve_the_reader() {
+    let store = Arc::new(MemoryStore::new());
+    let repository = init(store.clone()).unwrap();
+    let mut bytes = random_bytes(9, 40 << 20);
+    back_up(&repository, &bytes).unwrap();
+    for at in (0..bytes.len()).step_by(3 << 20) {
+        bytes[at + 12_345] ^= 1;
+    }
+    for count in [1, 3] {
+        let names = ["stream", "second", "third"];
+        let streams = names[..count].iter().map(|name| source(name, &bytes)).collect();
+        let report =
+            restow::backup::run(&repository, options(streams), &Default::default()).unwrap();
+        assert!(read(&repository, &report.snapshot.streams[0]).unwrap() == bytes);
+        bytes[7] ^= 1;
+    }
+}

@@ -9,4 +9,5 @@ mod damage;
 mod delta;
 mod engine;
 mod model;
+mod salvage;
 mod support;

@@ -29,11 +29,14 @@ pub struct DumpArgs {
 /// Writes the stream.
 pub fn run(global: &Global, args: DumpArgs) -> Result<u8> {
     let repository = global.open_read_only()?;
-    let mut filter = args.filter.filter();
-    if let Some(path) = &args.stream {
-        filter.paths.push(super::name_of(path));
-    }
-    let named = repository.find_snapshot(&args.snapshot, &filter)?;
+    let filter = args.filter.filter();
+    let mut holding = filter.clone();
+    holding.paths.extend(args.stream.as_deref().map(super::name_of));
+    // `latest` means the newest that holds the stream; where none does, say of which one it is missing.
+    let named = match repository.find_snapshot(&args.snapshot, &holding) {
+        Err(Error::NoSnapshot { .. }) => repository.find_snapshot(&args.snapshot, &filter)?,
+        found => found?,
+    };
     let streams = &named.snapshot.streams;
     let stream = match &args.stream {
         Some(path) => named.snapshot.stream(path.as_encoded_bytes()).ok_or_else(|| {

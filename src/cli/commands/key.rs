@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use restow::crypto::slot::{Kdf, Secret};
 use restow::error::Error;
 use restow::repository::Repository;
+use restow::repository::keys::NamedSlot;
 use zeroize::Zeroizing;
 
 use crate::cli::{Global, open, output};
@@ -60,11 +61,8 @@ pub fn run(global: &Global, args: KeyArgs) -> Result<u8> {
         }
         What::Passwd(new) => {
             let repository = global.open()?;
-            let old = repository
-                .find_key(&global.secret(false)?)?
-                .ok_or_else(|| Error::Conflict("the slot in use was removed meanwhile".into()))?;
             let name = add(&repository, &new)?;
-            repository.remove_key(&old)?;
+            let old = repository.remove_key(repository.slot_in_use())?;
             say(global, "added", &name)?;
             say(global, "removed", &old)?;
         }
@@ -74,21 +72,32 @@ pub fn run(global: &Global, args: KeyArgs) -> Result<u8> {
 
 fn list(global: &Global) -> Result<()> {
     let repository = global.open_read_only()?;
-    let used = repository.find_key(&global.secret(false)?)?;
     let mut rows = vec![["", "slot", "kind", "created", "label"].map(str::to_owned).to_vec()];
-    for named in repository.key_slots()? {
-        let is_used = used.as_deref() == Some(&named.name);
-        let slot = named.slot?;
-        let kind = if slot.kdf == Kdf::KeyFile { "key file" } else { "password" };
-        if global.json {
-            output::json(&serde_json::json!({
-                "slot": named.name, "kind": kind, "created": slot.created, "label": slot.label,
-                "in_use": is_used,
-            }))?;
-        }
+    for NamedSlot { name, slot } in repository.key_slots()? {
+        let is_used = name == repository.slot_in_use();
         let mark = if is_used { "*" } else { "" };
-        let created = slot.created.strftime("%Y-%m-%d %H:%M:%S").to_string();
-        rows.push(vec![mark.into(), named.name[..8].into(), kind.into(), created, slot.label]);
+        let mut row = vec![mark.to_owned(), name[..8].to_owned()];
+        match slot {
+            Ok(slot) => {
+                let kind = if slot.kdf == Kdf::KeyFile { "key file" } else { "password" };
+                if global.json {
+                    output::json(&serde_json::json!({
+                        "slot": name, "kind": kind, "created": slot.created, "label": slot.label,
+                        "in_use": is_used,
+                    }))?;
+                }
+                let created = slot.created.strftime("%Y-%m-%d %H:%M:%S").to_string();
+                row.extend([kind.to_owned(), created, slot.label]);
+            }
+            Err(error) => {
+                if global.json {
+                    let error = error.to_string();
+                    output::json(&serde_json::json!({ "slot": name, "damaged": error }))?;
+                }
+                row.extend(["damaged", "", ""].map(str::to_owned));
+            }
+        }
+        rows.push(row);
     }
     if !global.json {
         output::table(&rows)?;

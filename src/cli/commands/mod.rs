@@ -1,6 +1,7 @@
 //! One file a verb: `Args`, whose doc comments are the help text, and a function.
 
 mod backup;
+mod cache;
 mod cat;
 mod check;
 mod demo;
@@ -49,6 +50,8 @@ pub enum Command {
     Check(check::CheckArgs),
     /// Add, list, remove and change passwords and key files
     Key(key::KeyArgs),
+    /// List the local indexes, or throw one away
+    Cache(cache::CacheArgs),
     /// Show the whole thing on a real SQLite database in a temporary folder
     Demo(demo::DemoArgs),
     /// Print the version of the program and of the format
@@ -74,6 +77,7 @@ pub fn run(global: &Global, command: Command) -> Result<u8> {
         Command::Tag(args) => tag::run(global, args),
         Command::Check(args) => check::run(global, args),
         Command::Key(args) => key::run(global, args),
+        Command::Cache(args) => cache::run(global, args),
         Command::Demo(args) => demo::run(args),
         Command::Version => generate::version(global),
         Command::Completions(args) => generate::completions(args),

@@ -69,7 +69,11 @@ pub fn run(global: &Global, args: RestoreArgs) -> Result<u8> {
             }))?;
         } else if !global.quiet {
             let verb = if args.dry_run { "would restore" } else { "restored" };
-            output::line(format!("{verb} {} ({})", path.display(), output::bytes(size)))?;
+            output::line(format!(
+                "{verb} {} ({})",
+                name_of(path.as_os_str()),
+                output::bytes(size)
+            ))?;
         }
     }
     Ok(0)
