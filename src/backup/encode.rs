@@ -20,7 +20,7 @@ use crate::format::pack::{EncodedBlob, whole_entry};
 use crate::format::snapshot::Summary;
 use crate::id::ChunkKey;
 use crate::progress::Progress;
-use crate::repository::reader::{ChunkReader, Scratch, join};
+use crate::repository::reader::{Scratch, join};
 
 /// A delta of at most one part in this many is taken without trying how small the whole chunk gets.
 const CLEARLY_SMALL: usize = 16;
@@ -29,7 +29,6 @@ const CLEARLY_SMALL: usize = 16;
 pub fn encode_all(shared: &Shared<'_>, queue: Receiver<Vec<WorkItem>>) -> Result<Summary> {
     let mut encoder = Encoder {
         shared,
-        reader: ChunkReader::new(shared.repository),
         scratch: Scratch::new()?,
         compressor: Compressor::new(shared.compression)?,
         verifier: Decompressor::new()?,
@@ -52,7 +51,6 @@ pub fn encode_all(shared: &Shared<'_>, queue: Receiver<Vec<WorkItem>>) -> Result
 
 struct Encoder<'a> {
     shared: &'a Shared<'a>,
-    reader: ChunkReader<'a>,
     scratch: Scratch,
     compressor: Compressor,
     verifier: Decompressor,
@@ -124,7 +122,7 @@ impl Encoder<'_> {
     fn read_bases(&mut self, bases: &[ChunkKey]) -> Result<Arc<Vec<u8>>> {
         let mut read = Vec::with_capacity(bases.len());
         for base in bases {
-            let bytes = self.reader.base(base, &mut self.scratch)?;
+            let bytes = self.shared.reader.base(base, &mut self.scratch)?;
             // A delta against a base that went bad in memory would pass its own verification.
             if self.shared.repository.keys().chunk_id(BlobKind::Data, &bytes).key() != *base {
                 return Err(Error::damaged(

@@ -23,6 +23,7 @@ use crate::format::snapshot::{Snapshot, StreamEntry, Summary};
 use crate::id::ObjectName;
 use crate::progress::Progress;
 use crate::repository::Repository;
+use crate::repository::reader::ChunkReader;
 use crate::repository::snapshots::{Filter, NamedSnapshot};
 use crate::repository::writer::BlobWriter;
 use crate::source::StreamInput;
@@ -134,6 +135,7 @@ pub fn run(repository: &Repository, options: BackupOptions, progress: &Progress)
     let shared = Shared {
         repository,
         writer: &writer,
+        reader: ChunkReader::new(repository),
         progress,
         chunker: Chunker::new(repository.config().stream_chunks, repository.keys().gear_key()),
         compression: options.compression,
@@ -164,6 +166,8 @@ pub fn run(repository: &Repository, options: BackupOptions, progress: &Progress)
 struct Shared<'a> {
     repository: &'a Repository,
     writer: &'a BlobWriter<'a>,
+    /// For bases of deltas; neighbours need the same ones.
+    reader: ChunkReader<'a>,
     progress: &'a Progress,
     chunker: Chunker,
     compression: Settings,

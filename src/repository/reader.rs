@@ -24,7 +24,7 @@ use crate::store::StoreError;
 /// Decoded bases kept for neighbours that need them too, in bytes.
 const CACHE_BYTES: usize = 8 << 20;
 /// Used buffers kept.
-const SPARES: usize = 32;
+const SPARES: usize = 8;
 
 /// What a thread needs to read chunks.
 pub struct Scratch {
