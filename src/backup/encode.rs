@@ -20,7 +20,7 @@ use crate::format::pack::{EncodedBlob, whole_entry};
 use crate::format::snapshot::Summary;
 use crate::id::ChunkKey;
 use crate::progress::Progress;
-use crate::repository::reader::{Scratch, join};
+use crate::repository::reader::{Scratch, join_into};
 
 /// A delta of at most one part in this many is taken without trying how small the whole chunk gets.
 const CLEARLY_SMALL: usize = 16;
@@ -134,7 +134,11 @@ impl Encoder<'_> {
         }
         Ok(match &read[..] {
             [single] => single.clone(),
-            several => Arc::new(join(several)),
+            several => {
+                let mut joined = Vec::new();
+                join_into(&mut joined, several);
+                Arc::new(joined)
+            }
         })
     }
 

@@ -24,17 +24,23 @@ use crate::store::StoreError;
 /// Decoded bases kept for neighbours that need them too, in bytes.
 const CACHE_BYTES: usize = 8 << 20;
 /// Used buffers kept.
-const SPARES: usize = 8;
+const SPARES: usize = 32;
+/// Their sizes are multiples of this, in bytes.
+const SPARE_QUANTUM: usize = 128 << 10;
 
 /// What a thread needs to read chunks.
 pub struct Scratch {
     decompressor: Decompressor,
+    /// The stored bytes of a blob.
+    stored: Vec<u8>,
+    /// Several bases, joined.
+    prefix: Vec<u8>,
 }
 
 impl Scratch {
     /// Fresh state for one thread.
     pub fn new() -> Result<Self> {
-        Ok(Self { decompressor: Decompressor::new()? })
+        Ok(Self { decompressor: Decompressor::new()?, stored: Vec::new(), prefix: Vec::new() })
     }
 }
 
@@ -141,49 +147,46 @@ impl<'a> ChunkReader<'a> {
     ) -> Result<Vec<u8>> {
         let entry = place.entry();
         let length = entry.plain_len as usize;
-        let mut stored = self.fetch(place)?;
         let named = |error: FormatError| Error::damaged(blob_name(place), error);
+        let bases = match entry.codec {
+            Codec::Delta if depth >= MAX_DEPTH => {
+                return Err(named(FormatError::Invalid("delta chain")));
+            }
+            _ => entry
+                .bases
+                .iter()
+                .map(|base| self.base_at_depth(base, scratch, depth + 1))
+                .collect::<Result<Vec<_>>>()?,
+        };
+        let Scratch { decompressor, stored, prefix } = scratch;
+        self.fetch(place, stored)?;
         let opener =
             PackOpener::new(self.repository.keys(), place.pack.header, kind).map_err(named)?;
-        let payload = opener.open_blob(place.ordinal as u64, entry, &mut stored).map_err(named)?;
-        let zstd = |_| named(FormatError::Invalid("zstd frame"));
-        match entry.codec {
-            Codec::Raw if payload.len() == length => {
-                stored.truncate(length);
-                Ok(stored)
+        let payload = opener.open_blob(place.ordinal as u64, entry, stored).map_err(named)?;
+        let prefix: &[u8] = match (&entry.codec, &bases[..]) {
+            (Codec::Raw, _) if payload.len() == length => return Ok(payload.to_vec()),
+            (Codec::Raw, _) => return Err(named(FormatError::Invalid("length of a raw blob"))),
+            (Codec::Zstd, _) | (Codec::Delta, []) => &[],
+            (Codec::Delta, [single]) => single,
+            (Codec::Delta, several) => {
+                join_into(prefix, several);
+                prefix
             }
-            Codec::Raw => Err(named(FormatError::Invalid("length of a raw blob"))),
-            Codec::Zstd => {
-                let spare = self.spare();
-                scratch.decompressor.plain_into(spare, payload, length).map_err(zstd)
-            }
-            Codec::Delta if depth >= MAX_DEPTH => Err(named(FormatError::Invalid("delta chain"))),
-            Codec::Delta => {
-                if let [base] = entry.bases[..] {
-                    let prefix = self.base_at_depth(&base, scratch, depth + 1)?;
-                    let spare = self.spare();
-                    let delta = &mut scratch.decompressor;
-                    return delta.delta_into(spare, &prefix, payload, length).map_err(zstd);
-                }
-                let bases = entry
-                    .bases
-                    .iter()
-                    .map(|base| self.base_at_depth(base, scratch, depth + 1))
-                    .collect::<Result<Vec<_>>>()?;
-                let prefix = join(&bases);
-                let spare = self.spare();
-                scratch.decompressor.delta_into(spare, &prefix, payload, length).map_err(zstd)
-            }
-        }
+        };
+        let spare = self.spare(length);
+        let decoded = match entry.codec {
+            Codec::Delta => decompressor.delta_into(spare, prefix, payload, length),
+            _ => decompressor.plain_into(spare, payload, length),
+        };
+        decoded.map_err(|_| named(FormatError::Invalid("zstd frame")))
     }
 
-    fn fetch(&self, place: &Found) -> Result<Vec<u8>> {
+    fn fetch(&self, place: &Found, out: &mut Vec<u8>) -> Result<()> {
         let path = paths::pack(&place.pack.name);
         let length = place.entry().stored_len as usize;
-        match self.repository.store().get_range(&path, place.offset(), length) {
-            Ok(bytes) => Ok(bytes),
+        match self.repository.store().get_range_into(&path, place.offset(), length, out) {
             Err(StoreError::NotFound { .. }) => Err(Error::missing_object(&path)),
-            Err(error) => Err(error.into()),
+            other => Ok(other?),
         }
     }
 
@@ -195,8 +198,20 @@ impl<'a> ChunkReader<'a> {
         }
     }
 
-    fn spare(&self) -> Vec<u8> {
-        self.spares.lock().expect("no panics with the spares").pop().unwrap_or_default()
+    /// The smallest used buffer that has room for `length` bytes, or a new one. Sizes are rounded so
+    /// that buffers fit each other's chunks.
+    fn spare(&self, length: usize) -> Vec<u8> {
+        let mut spares = self.spares.lock().expect("no panics with the spares");
+        let fitting = spares.iter().enumerate().filter(|(_, spare)| spare.capacity() >= length);
+        match fitting.min_by_key(|(_, spare)| spare.capacity()) {
+            Some((at, _)) => spares.swap_remove(at),
+            None => {
+                // One that is too small makes room for the new one.
+                drop(spares.pop());
+                drop(spares);
+                Vec::with_capacity(length.next_multiple_of(SPARE_QUANTUM))
+            }
+        }
     }
 
     fn cached(&self, key: &ChunkKey) -> Option<Arc<Vec<u8>>> {
@@ -225,10 +240,9 @@ impl<'a> ChunkReader<'a> {
 }
 
 /// The prefix that some bases make together.
-pub fn join(bases: &[Arc<Vec<u8>>]) -> Vec<u8> {
-    let mut prefix = Vec::with_capacity(bases.iter().map(|base| base.len()).sum());
+pub fn join_into(prefix: &mut Vec<u8>, bases: &[Arc<Vec<u8>>]) {
+    prefix.clear();
     bases.iter().for_each(|base| prefix.extend_from_slice(base));
-    prefix
 }
 
 /// How a blob is called in messages.

@@ -155,6 +155,18 @@ impl Store for LocalStore {
     }
 
     fn get_range(&self, path: &str, offset: u64, length: usize) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = Vec::new();
+        self.get_range_into(path, offset, length, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn get_range_into(
+        &self,
+        path: &str,
+        offset: u64,
+        length: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
         let file = self.opened(path)?;
         if length > LARGE_READ {
             let size = file.metadata().map_err(|source| failure("read", path, source))?.len();
@@ -162,9 +174,8 @@ impl Store for LocalStore {
                 return Err(failure("read", path, io::ErrorKind::UnexpectedEof.into()));
             }
         }
-        let mut bytes = vec![0; length];
-        file.read_exact_at(&mut bytes, offset).map_err(|source| failure("read", path, source))?;
-        Ok(bytes)
+        out.resize(length, 0);
+        file.read_exact_at(out, offset).map_err(|source| failure("read", path, source))
     }
 
     fn head(&self, path: &str) -> Result<u64, StoreError> {

@@ -86,6 +86,17 @@ pub trait Store: Send + Sync {
     fn get(&self, path: &str) -> Result<Vec<u8>, StoreError>;
     /// Exactly `length` bytes from `offset`; an object that is shorter is an error.
     fn get_range(&self, path: &str, offset: u64, length: usize) -> Result<Vec<u8>, StoreError>;
+    /// The same into a used buffer, which then holds these bytes alone.
+    fn get_range_into(
+        &self,
+        path: &str,
+        offset: u64,
+        length: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        *out = self.get_range(path, offset, length)?;
+        Ok(())
+    }
     /// The size of an object.
     fn head(&self, path: &str) -> Result<u64, StoreError>;
     /// All objects whose path starts with `prefix`, which is empty or ends with a slash, by path.
@@ -105,6 +116,15 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     fn get_range(&self, path: &str, offset: u64, length: usize) -> Result<Vec<u8>, StoreError> {
         (**self).get_range(path, offset, length)
+    }
+    fn get_range_into(
+        &self,
+        path: &str,
+        offset: u64,
+        length: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        (**self).get_range_into(path, offset, length, out)
     }
     fn head(&self, path: &str) -> Result<u64, StoreError> {
         (**self).head(path)

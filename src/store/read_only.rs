@@ -22,6 +22,15 @@ impl<S: Store> Store for ReadOnlyStore<S> {
     fn get_range(&self, path: &str, offset: u64, length: usize) -> Result<Vec<u8>, StoreError> {
         self.0.get_range(path, offset, length)
     }
+    fn get_range_into(
+        &self,
+        path: &str,
+        offset: u64,
+        length: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        self.0.get_range_into(path, offset, length, out)
+    }
     fn head(&self, path: &str) -> Result<u64, StoreError> {
         self.0.head(path)
     }
