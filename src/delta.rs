@@ -11,7 +11,7 @@ use crate::format::directory::{IndexEntry, MAX_BASES};
 use crate::id::ChunkKey;
 
 /// Base of the digits of generations: with 4, thirty daily versions give chains of at most 7.
-pub const RADIX: u32 = 4;
+pub const RADIX: u32 = 3;
 /// Longest chain that is written.
 pub const MAX_CHAIN: u8 = 10;
 /// Shorter chunks may cost as much to read as one of this length.
