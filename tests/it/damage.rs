@@ -10,16 +10,6 @@ use restow::store::memory::MemoryStore;
 
 use crate::support::*;
 
-fn prepared() -> (Arc<MemoryStore>, Vec<Vec<u8>>) {
-    let store = Arc::new(MemoryStore::new());
-    let repository = init(store.clone()).unwrap();
-    let days: Vec<_> = (0..3).map(|day| changed_rows(1, 1500, day, 20)).collect();
-    for day in &days {
-        back_up(&repository, day).unwrap();
-    }
-    (store, days)
-}
-
 /// What a full check says: a report, or the error that stops it.
 fn full_check(store: &Arc<MemoryStore>) -> Result<CheckReport> {
     check(&open(store.clone())?, ReadData::All, &Progress::default())

@@ -19,6 +19,7 @@ use restow::repository::{Environment, InitOptions, Repository};
 use restow::restore::{WriterTarget, copy_stream};
 use restow::source::StreamInput;
 use restow::store::Store;
+use restow::store::memory::MemoryStore;
 
 /// A stream from memory.
 pub struct Bytes {
@@ -87,6 +88,17 @@ pub fn options(streams: Vec<StreamSource>) -> BackupOptions {
 
 pub fn back_up(repository: &Repository, bytes: &[u8]) -> Result<Report> {
     run(repository, options(vec![source("s", bytes)]), &Progress::default())
+}
+
+/// A repository with the same table on three days.
+pub fn prepared() -> (Arc<MemoryStore>, Vec<Vec<u8>>) {
+    let store = Arc::new(MemoryStore::new());
+    let repository = init(store.clone()).unwrap();
+    let days: Vec<_> = (0..3).map(|day| changed_rows(1, 1500, day, 20)).collect();
+    for day in &days {
+        back_up(&repository, day).unwrap();
+    }
+    (store, days)
 }
 
 pub fn read(repository: &Repository, stream: &StreamEntry) -> Result<Vec<u8>> {
