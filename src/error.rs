@@ -166,7 +166,27 @@ impl Error {
 
     /// Whether this is about an object of the repository that is damaged or lost.
     pub fn is_object_damage(&self) -> bool {
-        matches!(self, Self::Damaged { .. } | Self::Missing { .. })
+        match self {
+            Self::Damaged { .. } | Self::Missing { .. } => true,
+            // A disk that cannot read a file any more.
+            Self::Store(
+                StoreError::Failed { action: "read", .. }
+                | StoreError::Denied { action: "read", .. },
+            ) => true,
+            _ => false,
+        }
+    }
+
+    /// The object that this is about; the whole text where it is about none.
+    pub fn object(&self) -> String {
+        match self {
+            Self::Damaged { object, .. } => object.clone(),
+            Self::Missing { what } => what.clone(),
+            Self::Store(StoreError::Failed { path, .. } | StoreError::Denied { path, .. }) => {
+                path.clone()
+            }
+            other => other.to_string(),
+        }
     }
 
     /// What to do about it, where that is known.

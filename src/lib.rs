@@ -35,6 +35,7 @@ pub mod delta;
 pub mod diff;
 pub mod entropy;
 pub mod error;
+pub mod find;
 pub mod format;
 pub mod id;
 pub mod index;

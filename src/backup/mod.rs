@@ -4,10 +4,14 @@
 //! All queues are bounded, so memory does not grow with the input. A snapshot is committed only
 //! when every stream was read to an end that its source calls good.
 
+mod choose;
+mod content;
 mod encode;
+pub mod files;
 mod input;
 mod parent;
 mod stream;
+mod walk;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -15,16 +19,18 @@ use std::thread;
 use crossbeam_channel::bounded;
 use jiff::Timestamp;
 
+use files::{Decision, FileProblem, FilesSource, PlannedFiles};
+
 use crate::chunker::Chunker;
 use crate::compress::Settings;
 use crate::error::{Error, Result};
 use crate::format::name::Name;
 use crate::format::snapshot::{Snapshot, StreamEntry, Summary};
-use crate::id::ObjectName;
+use crate::id::{ChunkId, ObjectName};
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::repository::reader::ChunkReader;
-use crate::repository::snapshots::{Filter, NamedSnapshot};
+use crate::repository::snapshots::NamedSnapshot;
 use crate::repository::writer::BlobWriter;
 use crate::source::StreamInput;
 
@@ -54,6 +60,8 @@ pub enum ParentChoice {
 pub struct BackupOptions {
     /// The streams.
     pub streams: Vec<StreamSource>,
+    /// Files and directories, if any.
+    pub files: Option<FilesSource>,
     /// Host to record.
     pub host: String,
     /// User to record.
@@ -80,6 +88,7 @@ impl Default for BackupOptions {
     fn default() -> Self {
         Self {
             streams: Vec::new(),
+            files: None,
             host: String::new(),
             user: String::new(),
             tags: Vec::new(),
@@ -103,20 +112,28 @@ pub struct Report {
     pub snapshot: Snapshot,
     /// What went wrong without doing harm to this snapshot.
     pub warnings: Vec<String>,
+    /// Files that are not in it as they should be.
+    pub problems: Vec<FileProblem>,
+    /// What was done with each file, where that was asked for.
+    pub decisions: Vec<Decision>,
 }
 
 /// Runs a backup. On interruption and on a failing source, what was stored so far is committed
 /// without a snapshot, so that the next run does not store it again.
 pub fn run(repository: &Repository, options: BackupOptions, progress: &Progress) -> Result<Report> {
-    check_names(&options.streams)?;
+    check_names(&options)?;
     let started = repository.environment().clock.now();
     let time = options.time.unwrap_or(started);
-    let newest = newest_of_host(repository, &options)?;
+    let newest = choose::newest_of_host(repository, &options)?;
     let parents: Vec<Option<(ObjectName, StreamEntry)>> = options
         .streams
         .iter()
-        .map(|stream| choose_parent(&options.parent, &newest, &stream.name))
+        .map(|stream| choose::stream_parent(&options.parent, &newest, &stream.name))
         .collect();
+    let tree_parent = options
+        .files
+        .as_ref()
+        .and_then(|files| choose::tree_parent(&options.parent, &newest, files));
     let mut snapshot = Snapshot {
         version: 1,
         time,
@@ -124,9 +141,16 @@ pub fn run(repository: &Repository, options: BackupOptions, progress: &Progress)
         user: options.user,
         tags: options.tags,
         description: options.description,
-        parent: parents.iter().flatten().map(|(name, _)| *name).next(),
+        parent: parents
+            .iter()
+            .flatten()
+            .map(|(name, _)| *name)
+            .chain(tree_parent.map(|(name, _)| name))
+            .next(),
         original: None,
         streams: Vec::new(),
+        paths: options.files.iter().flat_map(FilesSource::names).collect(),
+        tree: None,
         summary: Summary::default(),
         program: options.program,
         extra: Default::default(),
@@ -141,8 +165,10 @@ pub fn run(repository: &Repository, options: BackupOptions, progress: &Progress)
         compression: options.compression,
         abandoned: AtomicBool::new(false),
     };
+    let parents = parents.into_iter().map(|parent| parent.map(|(_, stream)| stream));
     let sources = options.streams.into_iter().zip(parents).collect();
-    let streams = shared.store_streams(sources, thread_count(options.threads));
+    let files = options.files.as_ref().map(|files| (files, tree_parent.map(|(_, tree)| tree)));
+    let streams = shared.store(sources, files, thread_count(options.threads));
     let finished = match streams {
         Ok(finished) => finished,
         Err(error) => {
@@ -153,13 +179,15 @@ pub fn run(repository: &Repository, options: BackupOptions, progress: &Progress)
         }
     };
     snapshot.streams = finished.streams;
+    snapshot.tree = finished.tree;
     snapshot.summary = finished.summary;
     let elapsed = repository.environment().clock.now().duration_since(started);
     snapshot.summary.seconds = elapsed.as_secs_f64();
     snapshot.summary.added_bytes = writer.added_bytes();
     let name = writer.commit(Some(&snapshot))?;
     snapshot.summary.added_bytes = writer.added_bytes();
-    Ok(Report { name, snapshot, warnings: finished.warnings })
+    let Finished { warnings, problems, decisions, .. } = finished;
+    Ok(Report { name, snapshot, warnings, problems, decisions })
 }
 
 /// What all threads of a run share.
@@ -175,11 +203,17 @@ struct Shared<'a> {
     abandoned: AtomicBool,
 }
 
-type SourceWithParent = (StreamSource, Option<(ObjectName, StreamEntry)>);
+type SourceWithParent = (StreamSource, Option<StreamEntry>);
+type FilesWithParent<'a> = (&'a FilesSource, Option<ChunkId>);
 
 impl Shared<'_> {
     /// Runs the pipeline for all streams; when it returns `Ok`, all packs are stored.
-    fn store_streams(&self, sources: Vec<SourceWithParent>, threads: usize) -> Result<Finished> {
+    fn store(
+        &self,
+        sources: Vec<SourceWithParent>,
+        files: Option<FilesWithParent<'_>>,
+        threads: usize,
+    ) -> Result<Finished> {
         let buffers = if sources.len() > 1 { 4 } else { 6 };
         thread::scope(|scope| {
             let storer = scope.spawn(|| self.writer.store_packs());
@@ -201,13 +235,21 @@ impl Shared<'_> {
                     scope.spawn(move || stream::plan(self, source, parent, work, buffers))
                 })
                 .collect();
+            let walker = files.map(|(source, parent)| {
+                let work = work.clone();
+                scope.spawn(move || {
+                    walk::plan(self, source, parent, work, threads)
+                        .inspect_err(|_| self.abandoned.store(true, Ordering::Relaxed))
+                })
+            });
             drop(work);
             // Joining in order: planners feed encoders, encoders feed the storer.
             let planned: Vec<_> = planners.into_iter().map(join).collect();
+            let walked = walker.map(join);
             let encoded: Vec<_> = encoders.into_iter().map(join).collect();
             let closed = self.writer.close();
             join(storer);
-            finish(planned, encoded, closed)
+            finish(planned, walked, encoded, closed)
         })
     }
 
@@ -226,13 +268,17 @@ impl Shared<'_> {
 #[derive(Default)]
 struct Finished {
     streams: Vec<StreamEntry>,
+    tree: Option<ChunkId>,
     summary: Summary,
     warnings: Vec<String>,
+    problems: Vec<FileProblem>,
+    decisions: Vec<Decision>,
 }
 
 /// The streams, or the error that matters most: one that is not just the echo of another.
 fn finish(
     planned: Vec<Result<stream::Planned>>,
+    walked: Option<Result<PlannedFiles>>,
     encoded: Vec<Result<Summary>>,
     closed: Result<()>,
 ) -> Result<Finished> {
@@ -247,6 +293,16 @@ fn finish(
             }
             Err(error) => errors.push(error),
         }
+    }
+    match walked {
+        Some(Ok(files)) => {
+            finished.tree = Some(files.tree);
+            finished.summary = add(finished.summary, files.summary);
+            finished.problems = files.problems;
+            finished.decisions = files.decisions;
+        }
+        Some(Err(error)) => errors.push(error),
+        None => {}
     }
     for result in encoded {
         match result {
@@ -269,6 +325,11 @@ fn add(a: Summary, b: Summary) -> Summary {
         added_bytes: a.added_bytes + b.added_bytes,
         chunks: a.chunks + b.chunks,
         new_chunks: a.new_chunks + b.new_chunks,
+        files: a.files + b.files,
+        unchanged_files: a.unchanged_files + b.unchanged_files,
+        unchanged_bytes: a.unchanged_bytes + b.unchanged_bytes,
+        directories: a.directories + b.directories,
+        file_bytes: a.file_bytes + b.file_bytes,
         seconds: a.seconds.max(b.seconds),
     }
 }
@@ -284,9 +345,9 @@ fn keep_what_is_stored(writer: &BlobWriter<'_>, error: &Error) {
     }
 }
 
-fn check_names(streams: &[StreamSource]) -> Result<()> {
+fn check_names(options: &BackupOptions) -> Result<()> {
     let mut seen = std::collections::HashSet::new();
-    for stream in streams {
+    for stream in &options.streams {
         if stream.name.relative().is_empty() {
             return Err(Error::Usage("a stream needs a name".into()));
         }
@@ -300,29 +361,11 @@ fn check_names(streams: &[StreamSource]) -> Result<()> {
             return Err(Error::Usage(format!("two streams are called {}", stream.name)));
         }
     }
-    if streams.is_empty() { Err(Error::Usage("nothing to back up".into())) } else { Ok(()) }
-}
-
-fn newest_of_host(repository: &Repository, options: &BackupOptions) -> Result<Vec<NamedSnapshot>> {
-    if !matches!(options.parent, ParentChoice::Newest) {
-        return Ok(Vec::new());
-    }
-    let filter = Filter { hosts: vec![options.host.clone()], ..Filter::default() };
-    repository.snapshots(&filter)
-}
-
-fn choose_parent(
-    choice: &ParentChoice,
-    of_host: &[NamedSnapshot],
-    name: &Name,
-) -> Option<(ObjectName, StreamEntry)> {
-    let stream_of = |named: &NamedSnapshot| {
-        named.snapshot.stream(name.as_bytes()).map(|stream| (named.name, stream.clone()))
-    };
-    match choice {
-        ParentChoice::None => None,
-        ParentChoice::Snapshot(named) => stream_of(named),
-        ParentChoice::Newest => of_host.iter().rev().find_map(stream_of),
+    let no_files = options.files.as_ref().is_none_or(|files| files.paths.is_empty());
+    if options.streams.is_empty() && no_files {
+        Err(Error::Usage("nothing to back up".into()))
+    } else {
+        Ok(())
     }
 }
 

@@ -32,6 +32,14 @@ pub struct ParentChunk {
     total: u64,
 }
 
+impl ParentChunk {
+    /// The only chunk of a small file.
+    pub fn alone(id: ChunkId, length: u32) -> Self {
+        let total = u64::from(length);
+        Self { id, length, edges: Edges::default(), offset: 0, total }
+    }
+}
+
 /// The parent version of one stream.
 pub struct Parent<'a> {
     recipe: Option<RecipeReader<'a>>,

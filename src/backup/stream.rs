@@ -16,7 +16,7 @@ use crate::format::name::Name;
 use crate::format::pack::{EncodedBlob, whole_entry};
 use crate::format::recipe::{ChunkRun, Edges, RecipeBuilder};
 use crate::format::snapshot::{StreamEntry, Summary};
-use crate::id::{ChunkId, ObjectName};
+use crate::id::ChunkId;
 use crate::progress::Progress;
 use crate::repository::recipes::RecipeReader;
 use crate::source::sniff;
@@ -51,19 +51,31 @@ pub struct Planned {
 pub fn plan(
     shared: &Shared<'_>,
     source: StreamSource,
-    parent: Option<(ObjectName, StreamEntry)>,
+    parent: Option<StreamEntry>,
+    work: Sender<Vec<WorkItem>>,
+    buffers: usize,
+) -> Result<Planned> {
+    expect_bytes(shared.progress, source.input.size_hint());
+    let planned = plan_one(shared, source, parent, work, buffers);
+    // Where one stream fails, the others need not go on.
+    planned.inspect_err(|_| shared.abandoned.store(true, Ordering::Relaxed))
+}
+
+/// The same for one of many, which may fail alone.
+pub fn plan_one(
+    shared: &Shared<'_>,
+    source: StreamSource,
+    parent: Option<StreamEntry>,
     work: Sender<Vec<WorkItem>>,
     buffers: usize,
 ) -> Result<Planned> {
     let StreamSource { name, input, min_bytes } = source;
-    expect_bytes(shared.progress, input.size_hint());
     let stopper = input.stopper();
     let room = shared.chunker.profile().max as usize;
     let segments = ReadAhead::start(input, room, buffers);
     let mut planner = Planner::new(shared, parent, work)?;
     let read = planner.consume(&segments, &name);
     if let Err(error) = read {
-        shared.abandoned.store(true, Ordering::Relaxed);
         if let Some(stopper) = stopper {
             stopper.stop();
         }
@@ -105,13 +117,11 @@ struct ZeroChunk {
 impl<'a> Planner<'a> {
     fn new(
         shared: &'a Shared<'a>,
-        parent: Option<(ObjectName, StreamEntry)>,
+        parent: Option<StreamEntry>,
         work: Sender<Vec<WorkItem>>,
     ) -> Result<Self> {
         let parent = match parent {
-            Some((_, stream)) => {
-                Some(Parent::new(RecipeReader::new(shared.repository, stream.root)?))
-            }
+            Some(stream) => Some(Parent::new(RecipeReader::new(shared.repository, stream.root)?)),
             None => None,
         };
         let max = shared.chunker.profile().max as usize;

@@ -4,11 +4,15 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::{Affected, CheckReport, Findings, Losses, stream_losses};
 use crate::error::{Error, Result};
+use crate::format::entry::{Content, Kind};
+use crate::format::name::Name;
 use crate::format::paths;
-use crate::id::ObjectName;
+use crate::id::{ChunkId, ObjectName};
 use crate::index::Fate;
 use crate::repository::Repository;
+use crate::repository::reader::ChunkReader;
 use crate::repository::recipes::RecipeReader;
+use crate::repository::trees::{self, TreeReader};
 
 /// What could not even be opened.
 pub fn salvaged(repository: &Repository, findings: &mut Findings) {
@@ -36,7 +40,13 @@ pub fn log(repository: &Repository, findings: &mut Findings) -> Result<()> {
     let Some(head) = repository.index().position()? else { return Ok(()) };
     // `None` after an entry that cannot be read: what the next one should continue is not known.
     let mut previous = Some([0; 32]);
-    for number in 0..=head.number {
+    let mut expected = 0;
+    for number in repository.log_numbers()? {
+        if number > expected {
+            add_gap(findings, expected, number);
+            previous = None;
+        }
+        expected = number + 1;
         let path = paths::log(number);
         match repository.read_entry(number) {
             Ok(Some(stored)) => {
@@ -44,23 +54,37 @@ pub fn log(repository: &Repository, findings: &mut Findings) -> Result<()> {
                     findings.add(&path, "does not continue the entry before it");
                 }
                 previous = Some(stored.position.hash);
+                if stored.position.number == head.number
+                    && stored.position != head
+                    && !repository.is_salvaged()
+                {
+                    findings.add(&path, "is not the entry that was there before");
+                }
             }
             Ok(None) => {
                 findings.add(&path, "is missing");
                 previous = None;
             }
-            Err(error @ Error::Damaged { .. }) => {
+            Err(error) if error.is_object_damage() => {
                 findings.add(&path, source_text(&error));
                 previous = None;
             }
             Err(error) => return Err(error),
         }
     }
-    let is_other = previous.is_none_or(|previous| previous != head.hash);
-    if is_other && !repository.is_salvaged() {
-        findings.add(paths::log(head.number), "is not the entry that was there before");
+    if expected <= head.number {
+        add_gap(findings, expected, head.number + 1);
     }
     Ok(())
+}
+
+/// Entries from `start` up to and without `end` are not there.
+fn add_gap(findings: &mut Findings, start: u64, end: u64) {
+    let detail = match end - start {
+        1 => "is missing".to_owned(),
+        count => format!("is missing, and the {} after it", count - 1),
+    };
+    findings.add(paths::log(start), detail);
 }
 
 /// Do the idx objects say what the local index says?
@@ -74,7 +98,7 @@ pub fn indexes(repository: &Repository, findings: &mut Findings) -> Result<()> {
         let path = paths::index(&name);
         let packs = match repository.load_index(&name) {
             Ok(packs) => packs,
-            Err(error @ (Error::Damaged { .. } | Error::Missing { .. })) => {
+            Err(error) if error.is_object_damage() => {
                 findings.add(&path, source_text(&error));
                 continue;
             }
@@ -183,17 +207,75 @@ pub fn snapshots(
                 Err(error) => return Err(error),
             }
         }
+        if let Some(tree) = snapshot.tree {
+            check_tree(repository, findings, &name, tree)?;
+        }
+    }
+    Ok(())
+}
+
+/// Every file below a tree, depth first; a directory that cannot be read touches all below it.
+fn check_tree(
+    repository: &Repository,
+    findings: &mut Findings,
+    name: &ObjectName,
+    root: ChunkId,
+) -> Result<()> {
+    let reader = ChunkReader::new(repository);
+    let mut open = vec![(TreeReader::new(&reader, root), Vec::new())];
+    while let Some((entries, path)) = open.last_mut() {
+        let touched =
+            |path: &[u8]| Affected { snapshot: name.short(), path: Name::new(path).to_string() };
+        let entry = match entries.next() {
+            None => {
+                open.pop();
+                continue;
+            }
+            Some(Err(error)) if error.is_object_damage() => {
+                let affected = touched(&trees::join(path, b"..."));
+                findings.add(object_of(&error), source_text(&error)).affected.insert(affected);
+                open.pop();
+                continue;
+            }
+            Some(entry) => entry?,
+        };
+        let path = trees::join(path, &entry.name);
+        let objects = match entry.kind {
+            Kind::Directory { tree } => {
+                open.push((TreeReader::new(&reader, tree), path));
+                if open.len() > trees::MAX_DEPTH {
+                    return Err(trees::too_deep(&tree));
+                }
+                continue;
+            }
+            Kind::File { content: Content::Chunk(id), .. } => {
+                Losses { repository, findings, sound: HashSet::new() }.of(id.key())
+            }
+            Kind::File { content: Content::Recipe { root, .. }, .. } => {
+                let recipe = RecipeReader::new(repository, root)?;
+                stream_losses(&mut Losses { repository, findings, sound: HashSet::new() }, recipe)
+            }
+            _ => continue,
+        };
+        match objects {
+            Ok(objects) => {
+                for object in objects {
+                    findings.add(&object, "is damaged").affected.insert(touched(&path));
+                }
+            }
+            Err(error) if error.is_object_damage() => {
+                let problem = findings.add(object_of(&error), source_text(&error));
+                problem.affected.insert(touched(&path));
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }
 
 /// The object that an error is about.
 pub fn object_of(error: &Error) -> String {
-    match error {
-        Error::Damaged { object, .. } => object.clone(),
-        Error::Missing { what } => what.clone(),
-        other => other.to_string(),
-    }
+    error.object()
 }
 
 /// What is wrong, without the name of the object.

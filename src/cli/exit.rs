@@ -7,6 +7,8 @@ use restow::error::{Error, ErrorKind};
 
 use super::Global;
 
+/// A snapshot was made, but some files are not in it as they should be.
+pub const INCOMPLETE: u8 = 3;
 /// Wrong flags or arguments.
 pub const USAGE: u8 = 2;
 

@@ -53,3 +53,13 @@ pub fn main() -> ExitCode {
         Err(error) => exit::report(&error, &cli.global),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_description_is_consistent() {
+        Cli::describe().debug_assert();
+    }
+}

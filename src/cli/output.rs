@@ -11,6 +11,29 @@ use restow::progress::Progress;
 
 use super::Global;
 
+/// A number of bytes with an optional K, M, G or T for powers of 1024.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("'{text}' is no size such as 4096, 64K, 1.5M or 2G");
+    let unit = text.trim_end_matches(['i', 'B', 'b']);
+    let (number, power) = match unit.char_indices().last() {
+        Some((at, letter)) if !letter.is_ascii_digit() => {
+            let power = "KMGT".find(letter.to_ascii_uppercase()).ok_or_else(wrong)? + 1;
+            (&unit[..at], power as i32)
+        }
+        _ => (unit, 0),
+    };
+    let number: f64 = number.trim().parse().map_err(|_| wrong())?;
+    if !number.is_finite() || number < 0.0 {
+        return Err(wrong());
+    }
+    Ok((number * 1024f64.powi(power)) as u64)
+}
+
+/// For callbacks of the library: standard output failed.
+pub fn stdout_error(source: io::Error) -> restow::error::Error {
+    restow::error::Error::Io { action: "write", path: "standard output".into(), source }
+}
+
 /// Writes a line to standard output.
 pub fn line(text: impl std::fmt::Display) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{text}")

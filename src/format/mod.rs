@@ -6,6 +6,7 @@
 pub mod codec;
 pub mod config;
 pub mod directory;
+pub mod entry;
 pub mod index;
 pub mod log;
 pub mod name;
@@ -13,6 +14,7 @@ pub mod pack;
 pub mod paths;
 pub mod recipe;
 pub mod snapshot;
+pub mod tree;
 
 /// Why bytes are not a valid object.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

@@ -35,7 +35,14 @@ pub struct Snapshot {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original: Option<ObjectName>,
     /// The streams, by name.
+    #[serde(default)]
     pub streams: Vec<StreamEntry>,
+    /// The files and directories that were asked for, as absolute paths.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<Name>,
+    /// The tree of `/` with these paths in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<ChunkId>,
     /// What the run cost.
     #[serde(default)]
     pub summary: Summary,
@@ -85,6 +92,16 @@ pub struct Summary {
     pub chunks: u64,
     /// Of these, new ones.
     pub new_chunks: u64,
+    /// Files of all kinds, directories aside.
+    pub files: u64,
+    /// Of these, regular files that were not read because nothing about them had changed.
+    pub unchanged_files: u64,
+    /// Bytes in those.
+    pub unchanged_bytes: u64,
+    /// Directories.
+    pub directories: u64,
+    /// Bytes of all regular files.
+    pub file_bytes: u64,
     /// Time the run took.
     pub seconds: f64,
 }
@@ -112,9 +129,10 @@ impl Snapshot {
         self.streams.iter().find(|stream| stream.name.relative() == wanted.relative())
     }
 
-    /// Plain bytes of all streams.
+    /// Plain bytes of all streams and files.
     pub fn total_bytes(&self) -> u64 {
-        self.streams.iter().map(|stream| stream.size).sum()
+        let streams: u64 = self.streams.iter().map(|stream| stream.size).sum();
+        streams + self.summary.file_bytes
     }
 }
 

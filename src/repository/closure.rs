@@ -6,8 +6,11 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::Repository;
+use super::reader::ChunkReader;
 use super::recipes::RecipeReader;
+use super::trees::{self, TreeReader};
 use crate::error::{Error, Result};
+use crate::format::entry::{Content, Kind};
 use crate::format::index::IndexedPack;
 use crate::id::{ChunkId, ChunkKey, ObjectName};
 use crate::index::{Fate, Found};
@@ -43,11 +46,7 @@ impl<'a> Walk<'a> {
     pub(super) fn stream(&mut self, root: ChunkId) -> Result<()> {
         let mut recipe = RecipeReader::new(self.repository, root)?.with_nodes();
         while let Some(run) = recipe.next() {
-            // A node that is in no pack any more went the same way as a chunk would.
-            let run = run.map_err(|error| match error {
-                Error::Missing { what } => gone(&what),
-                other => other,
-            })?;
+            let run = run.map_err(as_gone)?;
             self.visit(run.id.key())?;
             for node in recipe.take_nodes() {
                 self.visit(node.key())?;
@@ -55,6 +54,34 @@ impl<'a> Walk<'a> {
         }
         for node in recipe.take_nodes() {
             self.visit(node.key())?;
+        }
+        Ok(())
+    }
+
+    /// Everything below the tree of a directory. The nodes must be in the index.
+    pub(super) fn tree(&mut self, root: ChunkId) -> Result<()> {
+        let reader = ChunkReader::new(self.repository);
+        let mut open = vec![TreeReader::new(&reader, root).with_nodes()];
+        while let Some(entries) = open.last_mut() {
+            let entry = entries.next().transpose().map_err(as_gone)?;
+            let nodes = entries.take_nodes();
+            if entry.is_none() {
+                open.pop();
+            }
+            for node in nodes {
+                self.visit(node.key())?;
+            }
+            match entry.map(|entry| entry.kind) {
+                Some(Kind::Directory { tree }) if open.len() < trees::MAX_DEPTH => {
+                    open.push(TreeReader::new(&reader, tree).with_nodes());
+                }
+                Some(Kind::Directory { tree }) => return Err(trees::too_deep(&tree)),
+                Some(Kind::File { content: Content::Chunk(id), .. }) => self.visit(id.key())?,
+                Some(Kind::File { content: Content::Recipe { root, .. }, .. }) => {
+                    self.stream(root)?;
+                }
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -92,6 +119,14 @@ impl<'a> Walk<'a> {
             .ok_or_else(|| gone(&format!("chunk {}", key.short())))?;
         self.condemned.insert(condemned.pack.name);
         Ok(condemned)
+    }
+}
+
+/// A node that is in no pack any more went the same way as a chunk would.
+fn as_gone(error: Error) -> Error {
+    match error {
+        Error::Missing { what } => gone(&what),
+        other => other,
     }
 }
 

@@ -1,7 +1,5 @@
 //! Key slots of a repository: add, list, remove.
 
-use std::collections::HashSet;
-
 use super::Repository;
 use crate::crypto::CryptoError;
 use crate::crypto::slot::{Kdf, Secret, Slot};
@@ -33,13 +31,13 @@ impl Repository {
             .map_err(|source| Error::damaged("new key slot", source))?;
         let name = self.put_slot(&slot)?;
         self.commit(&mut || Ok(LogEntry::new(EntryKind::Key)))?;
+        self.added_slots.lock().expect("no panics here").push(name.clone());
         Ok(name)
     }
 
-    /// Removes the slot whose name starts with `prefix`. The last one that can be read stays:
-    /// without it nobody could ever open the repository again.
+    /// Removes the slot whose name starts with `prefix`. One that certainly opens the repository
+    /// stays, without which nobody ever could: the one it was opened with, or one added since.
     pub fn remove_key(&self, prefix: &str) -> Result<String> {
-        let began = self.sync()?;
         let slots = self.key_slots()?;
         let matching: Vec<_> =
             slots.iter().filter(|slot| slot.name.starts_with(prefix)).map(|s| &s.name).collect();
@@ -49,24 +47,23 @@ impl Repository {
                 matching.len()
             )));
         };
-        let mut others: HashSet<&String> = slots
-            .iter()
-            .filter(|slot| slot.slot.is_ok() && slot.name != *name)
-            .map(|slot| &slot.name)
-            .collect();
-        let mut seen = began.number;
+        let mut proven = self.added_slots.lock().expect("no panics here").clone();
+        proven.push(self.slot.clone());
+        proven.retain(|slot| slot != name);
+        let mut next = 0;
         self.commit(&mut || {
-            // Somebody else may be removing another slot right now.
-            let head = self.index.position()?.map_or(seen, |position| position.number);
-            for number in seen + 1..=head {
-                let removed = self.read_entry(number)?.map(|stored| stored.entry.slots_removed);
-                others.retain(|name| !removed.iter().flatten().any(|gone| gone == *name));
+            // Somebody may be removing a slot right now, or have died before its file was deleted.
+            let head = self.index.position()?.map_or(0, |position| position.number);
+            for number in next..=head {
+                let stored = self.read_entry(number)?;
+                let stored = stored.ok_or_else(|| Error::missing_object(&paths::log(number)))?;
+                proven.retain(|slot| !stored.entry.slots_removed.contains(slot));
             }
-            seen = head;
-            if others.is_empty() {
+            next = head + 1;
+            if proven.is_empty() {
                 return Err(Error::Conflict(
-                    "refusing to remove the last key slot that can be read: nobody could open the \
-                     repository again"
+                    "refusing to remove the key slot in use: it may be the last key slot that opens \
+                     the repository; open it with another one to remove this one"
                         .into(),
                 ));
             }
@@ -104,7 +101,7 @@ pub(super) fn read_slots(store: &dyn Store) -> Result<Vec<NamedSlot>> {
             Ok(_) => Err(damaged("the content does not match the name")),
             // Removed since the folder was listed.
             Err(StoreError::NotFound { .. }) => continue,
-            Err(error) => return Err(error.into()),
+            Err(error) => Err(error.into()),
         };
         slots.push(NamedSlot { name, slot });
     }

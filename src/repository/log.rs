@@ -6,6 +6,7 @@
 use super::Repository;
 use crate::crypto::envelope::{self, ObjectKind};
 use crate::error::{Error, Result};
+use crate::format::FormatError;
 use crate::format::log::{EntryKind, LogEntry};
 use crate::format::paths;
 use crate::index::{Change, Fetched, IndexError, Position};
@@ -40,6 +41,31 @@ impl Repository {
                 other => return other,
             }
         }
+    }
+
+    /// Makes sure that the log ends where it seems to: an entry that was lost must not be taken for
+    /// the end, or the next commit would take its place.
+    pub(super) fn expect_head(&self) -> Result<()> {
+        let newest = self.log_numbers()?.last().copied();
+        let head = self.index.position()?.map(|position| position.number);
+        if newest <= head {
+            return Ok(());
+        }
+        // Others may have committed since.
+        let head = self.sync()?;
+        if newest <= Some(head.number) {
+            return Ok(());
+        }
+        Err(Error::missing_object(&paths::log(head.number + 1)))
+    }
+
+    /// Numbers of the log entries that the store lists, in order.
+    pub fn log_numbers(&self) -> Result<Vec<u64>> {
+        let listed = self.store.list(paths::LOG)?;
+        let mut numbers: Vec<u64> =
+            listed.iter().filter_map(|object| paths::log_number(&object.path)).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
     }
 
     /// The entry at `number`, or `None` past the head.
@@ -133,10 +159,11 @@ impl Repository {
         noop.previous = self.index.position()?.map_or([0; 32], |position| position.hash);
         let put = self.store.put_new(&path, &self.seal_entry(number, &noop));
         match (put, self.store.get(&path)) {
-            (_, Ok(found)) if found == stored => Ok(true),
-            (_, Ok(_)) => Err(last.into()),
+            // Only a store that answers so vouches for what is there.
+            (Err(StoreError::AlreadyExists { .. }), Ok(found)) => Ok(found == stored),
+            (Ok(()), Ok(found)) if found != stored => Err(last.into()),
             _ => Err(Error::Conflict(format!(
-                "the store does not answer: whether {path} was committed is not known ({last}); \
+                "the store does not answer as it should: whether {path} was committed is not known ({last}); \
                  'restow snapshots' will tell once it answers again"
             ))),
         }
@@ -144,11 +171,9 @@ impl Repository {
 
     /// Loads the state from nothing: the newest whole state in the log and what follows it.
     fn bootstrap(&self) -> Result<Position> {
-        let listed = self.store.list(paths::LOG)?;
-        let newest = listed
-            .iter()
-            .filter_map(|object| paths::log_number(&object.path))
-            .max()
+        let newest = *self
+            .log_numbers()?
+            .last()
             .ok_or_else(|| Error::missing_object("the commit log (log/)"))?;
         let mut number = newest;
         let state = loop {
@@ -163,13 +188,13 @@ impl Repository {
             })?;
         };
         self.apply(None, state.position, &state.entry)?;
-        self.follow_from(state.position)
+        self.follow_from(state.position, false)
     }
 
     /// Goes on from where the index stands, after a look that the log still says what it said.
     fn follow(&self, position: Position) -> Result<Position> {
         self.expect_entry(position)?;
-        self.follow_from(position)
+        self.follow_from(position, true)
     }
 
     /// Fails where the log does not hold this entry any more.
@@ -187,8 +212,13 @@ impl Repository {
         }
     }
 
-    fn follow_from(&self, mut position: Position) -> Result<Position> {
+    /// With `pinned`, this machine has seen the entry at `position` before.
+    fn follow_from(&self, mut position: Position, pinned: bool) -> Result<Position> {
         while let Some(next) = self.read_entry(position.number + 1)? {
+            if next.entry.previous != position.hash && !pinned {
+                let path = paths::log(next.position.number);
+                return Err(Error::damaged(path, FormatError::Invalid("chain of log entries")));
+            }
             if next.entry.previous != position.hash {
                 return Err(Error::RolledBack {
                     location: self.store.location(),

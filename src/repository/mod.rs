@@ -14,10 +14,11 @@ pub mod reader;
 pub mod recipes;
 mod salvage;
 pub mod snapshots;
+pub mod trees;
 pub mod writer;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::clock::{Clock, SystemClock};
 use crate::crypto::keys::{KeyRing, MasterKey};
@@ -59,6 +60,8 @@ pub struct Repository {
     index: Index,
     /// Name of the key slot it was opened with.
     slot: String,
+    /// Names of the slots added since.
+    added_slots: Mutex<Vec<String>>,
     /// What could not be read, where only the readable part was opened.
     damage: Option<Vec<Error>>,
 }

@@ -1,6 +1,6 @@
 //! Making and opening repositories.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::keys::{NamedSlot, read_slots};
 use super::{Environment, Repository};
@@ -93,6 +93,7 @@ impl Repository {
             index,
             slot: String::new(),
             damage: None,
+            added_slots: Mutex::default(),
         };
         repository.put_first_entry(LogEntry::new(EntryKind::State))?;
         repository.slot = repository.put_slot(&slot)?;
@@ -115,6 +116,7 @@ impl Repository {
             Err(Error::Index(error)) if error.is_damage() => repository.renew_index()?,
             other => drop(other?),
         }
+        repository.expect_head()?;
         Ok(repository)
     }
 
@@ -134,7 +136,17 @@ impl Repository {
         let (slot, master) = unlock(&*store, secret, &stored)?;
         let keys = KeyRing::derive(&master);
         let index = open_index(&environment, config.id)?;
-        Ok(Self { store, environment, config, master, keys, index, slot, damage: None })
+        Ok(Self {
+            store,
+            environment,
+            config,
+            master,
+            keys,
+            index,
+            slot,
+            damage: None,
+            added_slots: Mutex::default(),
+        })
     }
 
     /// Makes a damaged index again. Where the log stood is kept in mind if it can be read.

@@ -3,7 +3,6 @@
 //! No byte that was not authenticated reaches zstd, and no byte that does not match its id leaves.
 //! Where a chunk stands in more than one pack, a damaged copy is passed over for a good one.
 
-use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
 use lru::LruCache;
@@ -50,6 +49,8 @@ pub struct ChunkReader<'a> {
     cache: Mutex<Cache>,
     /// Used buffers: taking new memory for every chunk costs a page fault for every 4 KiB.
     spares: Mutex<Vec<Vec<u8>>>,
+    /// For callers that have no scratch of their own.
+    scratches: Mutex<Vec<Scratch>>,
 }
 
 struct Cache {
@@ -60,9 +61,28 @@ struct Cache {
 impl<'a> ChunkReader<'a> {
     /// A reader with an empty cache.
     pub fn new(repository: &'a Repository) -> Self {
-        let capacity = NonZeroUsize::new(4096).expect("not zero");
-        let cache = Cache { chunks: LruCache::new(capacity), bytes: 0 };
-        Self { repository, cache: Mutex::new(cache), spares: Mutex::default() }
+        // The bytes are what is limited.
+        let cache = Cache { chunks: LruCache::unbounded(), bytes: 0 };
+        Self {
+            repository,
+            cache: Mutex::new(cache),
+            spares: Mutex::default(),
+            scratches: Mutex::default(),
+        }
+    }
+
+    /// What it reads from.
+    pub fn repository(&self) -> &'a Repository {
+        self.repository
+    }
+
+    /// The verified bytes of a node of a tree.
+    pub fn read_tree(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        let spare = self.scratches.lock().expect("no panics with the scratches").pop();
+        let mut scratch = spare.map_or_else(Scratch::new, Ok)?;
+        let bytes = self.read(BlobKind::Tree, id, &mut scratch);
+        self.scratches.lock().expect("no panics with the scratches").push(scratch);
+        bytes
     }
 
     /// The verified bytes of a chunk.

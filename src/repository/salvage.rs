@@ -12,12 +12,13 @@ use super::{Environment, Repository};
 use crate::crypto::envelope::HEADER_LEN;
 use crate::crypto::slot::Secret;
 use crate::error::{Error, Result};
+use crate::format::FormatError;
 use crate::format::index::IndexedPack;
 use crate::format::log::{EntryKind, LogEntry};
 use crate::format::pack;
 use crate::format::paths;
 use crate::id::ObjectName;
-use crate::index::{Change, Fetched, Position};
+use crate::index::{Change, Fetched, Index, Position};
 use crate::store::{Store, StoreError};
 
 /// What the readable part of the log says.
@@ -43,8 +44,16 @@ impl Repository {
         secret: &Secret,
         environment: Environment,
     ) -> Result<Self> {
-        let environment = Environment { cache: None, ..environment };
         let mut repository = Self::unlock(store, secret, environment)?;
+        // Damage must not hide that the log was replaced by an older one.
+        if let Some(pinned) = repository.index.position().ok().flatten() {
+            // What cannot be read is named below.
+            if let Err(error @ Error::RolledBack { .. }) = repository.expect_entry(pinned) {
+                return Err(error);
+            }
+        }
+        repository.environment.cache = None;
+        repository.index = Index::temporary(repository.config.id)?;
         let damage = RefCell::new(Vec::new());
         let state = repository.readable_log(&damage)?;
         repository.load_readable(&state, &damage)?;
@@ -57,44 +66,69 @@ impl Repository {
         self.damage.as_deref().unwrap_or_default()
     }
 
+    /// Whether log entries or snapshots are lost, so that nobody knows which snapshot is the newest.
+    pub fn may_lack_snapshots(&self) -> bool {
+        self.damage().iter().any(|error| {
+            let object = error.object();
+            object.starts_with(paths::LOG)
+                || object.starts_with(paths::SNAPSHOTS)
+                || object.contains("(log/)")
+        })
+    }
+
     /// Whether this is what [`Repository::salvage`] could read.
     pub fn is_salvaged(&self) -> bool {
         self.damage.is_some()
     }
 
     fn readable_log(&self, damage: &RefCell<Vec<Error>>) -> Result<LogState> {
-        let listed = self.store.list(paths::LOG)?;
-        let mut numbers: Vec<u64> =
-            listed.iter().filter_map(|object| paths::log_number(&object.path)).collect();
-        numbers.sort_unstable();
-        let newest =
-            *numbers.last().ok_or_else(|| Error::missing_object("the commit log (log/)"))?;
+        let numbers = self.log_numbers()?;
         let mut state = LogState {
-            position: Position { number: newest, hash: [0; 32] },
+            position: Position { number: numbers.last().copied().unwrap_or(0), hash: [0; 32] },
             is_whole: true,
             indexes: BTreeSet::new(),
             snapshots: BTreeSet::new(),
             condemned: BTreeSet::new(),
             dead: BTreeSet::new(),
         };
-        let mut entries = Vec::new();
-        let mut number = newest;
-        loop {
+        if numbers.is_empty() {
+            state.lose(damage, Error::missing_object("the commit log (log/)"));
+        }
+        let mut entries: Vec<LogEntry> = Vec::new();
+        // The number and the `previous` of the entry that was read last, the next newer one.
+        let mut newer: Option<(u64, [u8; 32])> = None;
+        for &number in numbers.iter().rev() {
+            if newer.is_some_and(|(newer, _)| newer != number + 1) {
+                state.lose(damage, Error::missing_object(&paths::log(number + 1)));
+                newer = None;
+            }
             match self.read_entry(number) {
                 Ok(Some(stored)) => {
+                    let hash = stored.position.hash;
+                    if newer.is_some_and(|(_, previous)| previous != hash) {
+                        let invalid = FormatError::Invalid("chain of log entries");
+                        state.lose(damage, Error::damaged(paths::log(number + 1), invalid));
+                    }
                     let is_state = stored.entry.kind == EntryKind::State;
+                    newer = Some((number, stored.entry.previous));
                     entries.push(stored.entry);
                     if is_state {
                         break;
                     }
                 }
                 Ok(None) => state.lose(damage, Error::missing_object(&paths::log(number))),
-                Err(error) if error.is_object_damage() => state.lose(damage, error),
+                Err(error) if error.is_object_damage() => {
+                    state.lose(damage, error);
+                    newer = None;
+                }
                 Err(error) => return Err(error),
             }
-            let Some(before) = number.checked_sub(1) else { break };
-            number = before;
         }
+        let begins_whole = entries.last().is_some_and(|oldest| oldest.kind == EntryKind::State);
+        if !begins_whole && let Some(before) = numbers.first().and_then(|n| n.checked_sub(1)) {
+            state.lose(damage, Error::missing_object(&paths::log(before)));
+        }
+        state.is_whole &= begins_whole;
         entries.iter().rev().for_each(|entry| state.apply(entry));
         if !state.is_whole {
             state.indexes.extend(self.stored_names(paths::INDEX)?);
@@ -183,14 +217,14 @@ impl Repository {
         };
         let whole = (HEADER_LEN + pack::FOOTER_LEN) as u64;
         if size < whole {
-            return Err(damaged(crate::format::FormatError::Truncated("pack")));
+            return Err(damaged(FormatError::Truncated("pack")));
         }
         let header = self.store.get_range(&path, 0, HEADER_LEN)?;
         let footer =
             self.store.get_range(&path, size - pack::FOOTER_LEN as u64, pack::FOOTER_LEN)?;
         let length = pack::parse_footer(&footer).map_err(damaged)?;
         let Some(start) = (size - whole).checked_sub(length as u64) else {
-            return Err(damaged(crate::format::FormatError::Truncated("pack directory")));
+            return Err(damaged(FormatError::Truncated("pack directory")));
         };
         let sealed = self.store.get_range(&path, start + HEADER_LEN as u64, length)?;
         let header = *header.first_chunk().expect("a range has the length asked for");

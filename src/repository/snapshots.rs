@@ -22,7 +22,7 @@ pub struct Filter {
     pub hosts: Vec<String>,
     /// All tags of at least one of these lists.
     pub tags: Vec<Vec<String>>,
-    /// Holds a stream of one of these names.
+    /// Holds a stream of one of these names, or a backup of one of these paths.
     pub paths: Vec<Name>,
 }
 
@@ -33,7 +33,9 @@ impl Filter {
         let tag = self.tags.is_empty()
             || self.tags.iter().any(|all| all.iter().all(|tag| snapshot.tags.contains(tag)));
         let path = self.paths.is_empty()
-            || self.paths.iter().any(|path| snapshot.stream(path.as_bytes()).is_some());
+            || self.paths.iter().any(|path| {
+                snapshot.stream(path.as_bytes()).is_some() || snapshot.paths.contains(path)
+            });
         host && tag && path
     }
 }
@@ -52,6 +54,13 @@ impl Repository {
     /// The snapshot that `wanted` names: `latest`, or the start of an id of one snapshot alone.
     pub fn find_snapshot(&self, wanted: &str, filter: &Filter) -> Result<NamedSnapshot> {
         let missing = || Error::NoSnapshot { wanted: wanted.to_owned() };
+        if wanted == "latest" && self.may_lack_snapshots() {
+            return Err(Error::Conflict(
+                "which snapshot is the latest cannot be told: log entries or snapshots are damaged; \
+                 name one by its id"
+                    .into(),
+            ));
+        }
         if wanted == "latest" {
             return self.snapshots(filter)?.pop().ok_or_else(missing);
         }

@@ -295,15 +295,13 @@ impl<'a> BlobWriter<'a> {
             snapshot_name = Some(name);
             self.added_bytes.fetch_add(size, Ordering::Relaxed);
         }
-        let roots: Vec<ChunkId> =
-            snapshot.iter().flat_map(|s| s.streams.iter().map(|stream| stream.root)).collect();
         let mut must_split = false;
         let committed = repository.commit(&mut || {
-            must_split = self.prune_at_work() && !stored.packs.is_empty() && !roots.is_empty();
+            must_split = self.prune_at_work() && !stored.packs.is_empty() && snapshot.is_some();
             if must_split {
                 return Err(Error::Interrupted);
             }
-            self.revalidate(add.clone(), &stored.packs, &roots)
+            self.revalidate(add.clone(), &stored.packs, snapshot)
         });
         if must_split {
             // The closure of the snapshot can be walked once its packs are in the index.
@@ -332,15 +330,18 @@ impl<'a> BlobWriter<'a> {
         &self,
         mut add: LogEntry,
         packs: &[IndexedPack],
-        roots: &[ChunkId],
+        snapshot: Option<&Snapshot>,
     ) -> Result<LogEntry> {
         if !self.prune_at_work() {
             return Ok(add);
         }
         let mut walk = Walk::new(self.repository, packs);
         walk.packs(packs)?;
-        for root in roots {
-            walk.stream(*root)?;
+        for stream in snapshot.iter().flat_map(|snapshot| &snapshot.streams) {
+            walk.stream(stream.root)?;
+        }
+        if let Some(tree) = snapshot.and_then(|snapshot| snapshot.tree) {
+            walk.tree(tree)?;
         }
         let mut rescue = walk.finish();
         for pack in packs {

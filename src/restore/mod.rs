@@ -15,7 +15,12 @@ use crate::repository::Repository;
 use crate::repository::reader::{ChunkReader, Scratch};
 use crate::repository::recipes::RecipeReader;
 
+mod attributes;
+mod content;
 pub mod files;
+pub mod options;
+mod place;
+pub mod tree;
 
 /// Chunks are decoded in batches of about this many plain bytes.
 const BATCH_BYTES: u64 = 512 << 10;

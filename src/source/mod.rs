@@ -1,8 +1,10 @@
 //! Where streams come from: a file or pipe, or the output of a command. Knows nothing of chunks.
 
 pub mod command;
+pub mod exclude;
 pub mod file;
 pub mod sniff;
+pub mod walk;
 
 use std::io;
 
@@ -30,6 +32,13 @@ pub trait StreamInput: Send {
     /// What to stop when nobody wants the rest.
     fn stopper(&self) -> Option<Stopper> {
         None
+    }
+}
+
+/// Bytes in memory.
+impl StreamInput for io::Cursor<bytes::Bytes> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        io::Read::read(self, buffer)
     }
 }
 

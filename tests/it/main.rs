@@ -8,6 +8,7 @@ mod crash;
 mod damage;
 mod delta;
 mod engine;
+mod files;
 mod model;
 mod salvage;
 mod support;

@@ -13,12 +13,15 @@ use restow::source::StreamInput;
 use restow::source::command::CommandInput;
 use restow::source::file::FileInput;
 
+use super::paths::PathArgs;
 use super::{init, name_of, split_tags};
+use crate::cli::exit::INCOMPLETE;
 use crate::cli::{Global, interrupt, open, output};
 
-/// Back up streams: standard input, or the output of commands
+/// Back up files and directories, standard input, or the output of commands
 #[derive(Args)]
 #[command(after_help = "Examples:
+  restow backup /etc /srv/uploads --exclude '*.tmp'
   pg_dump shop | restow backup --stdin --stdin-filename shop.sql
   restow backup --stdin-filename shop.sql --stdin-from-command -- pg_dump shop
   restow backup --stream shop.sql='pg_dump shop' --stream users.ldif=slapcat
@@ -26,6 +29,8 @@ use crate::cli::{Global, interrupt, open, output};
 A command that fails makes no snapshot. A dump that is compressed already (pg_dump -Fc without -Z0,
 .gz, .zst) cannot be deduplicated: let restow compress it.")]
 pub struct BackupArgs {
+    #[command(flatten)]
+    files: PathArgs,
     /// Back up standard input
     #[arg(long, group = "source")]
     stdin: bool,
@@ -75,9 +80,11 @@ pub fn run(global: &Global, args: BackupArgs) -> Result<u8> {
     check(&args)?;
     let repository = open_or_create(global, &args)?;
     let parent = parent(&repository, &args)?;
+    let files = args.files.source(global.verbose > 0)?;
     let streams = sources(&args)?;
     let options = BackupOptions {
         streams,
+        files,
         host: args.host.unwrap_or_else(open::host),
         user: open::user(),
         tags: args.tag.iter().flat_map(|list| split_tags(list)).collect(),
@@ -91,14 +98,18 @@ pub fn run(global: &Global, args: BackupArgs) -> Result<u8> {
     let display = output::Display::start(global, &progress);
     let result = back_up(&repository, options, &progress);
     drop(display);
-    print(global, &result?)?;
-    Ok(0)
+    let report = result?;
+    print(global, &report)?;
+    Ok(if report.problems.is_empty() { 0 } else { INCOMPLETE })
 }
 
 fn check(args: &BackupArgs) -> Result<(), Error> {
-    if !args.stdin && !args.stdin_from_command && args.stream.is_empty() {
+    let no_stream = !args.stdin && !args.stdin_from_command && args.stream.is_empty();
+    if no_stream && args.files.is_empty() {
         return Err(Error::Usage(
-            "nothing to back up: use --stdin, --stdin-from-command -- COMMAND, or --stream".into(),
+            "nothing to back up: name files, or use --stdin, --stdin-from-command -- COMMAND, or \
+             --stream"
+                .into(),
         ));
     }
     if !args.command.is_empty() && !args.stdin_from_command {
@@ -169,16 +180,33 @@ fn print(global: &Global, report: &Report) -> Result<()> {
     for warning in &report.warnings {
         eprintln!("warning: {warning}");
     }
+    for problem in &report.problems {
+        eprintln!("restow: {}: {}", problem.path, problem.detail);
+    }
     if global.json {
         output::json(&serde_json::json!({
             "message_type": "summary", "dry_run": report.name.is_none(), "snapshot_id": report.name,
             "parent": report.snapshot.parent, "streams": report.snapshot.streams, "summary": summary,
-            "warnings": report.warnings,
+            "warnings": report.warnings, "problems": report.problems,
         }))?;
         return Ok(());
     }
     if global.quiet {
         return Ok(());
+    }
+    for decision in &report.decisions {
+        let restow::backup::files::Decision { path, action, reason } = decision;
+        output::line(format!("{action:9} {path}: {reason}"))?;
+    }
+    if report.snapshot.tree.is_some() {
+        output::line(format!(
+            "{} files, {}, in {} directories: {} files ({}) unchanged since the parent",
+            summary.files,
+            output::bytes(summary.file_bytes),
+            summary.directories,
+            summary.unchanged_files,
+            output::bytes(summary.unchanged_bytes),
+        ))?;
     }
     let whole = summary.read_bytes;
     output::line(format!(
@@ -199,6 +227,9 @@ fn print(global: &Global, report: &Report) -> Result<()> {
     match report.name {
         Some(name) => output::line(format!("snapshot {} saved", name.short()))?,
         None => output::line("dry run: nothing was stored")?,
+    }
+    if !report.problems.is_empty() {
+        eprintln!("restow: {} files are not in it as they should be", report.problems.len());
     }
     Ok(())
 }

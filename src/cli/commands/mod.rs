@@ -7,10 +7,12 @@ mod check;
 mod demo;
 mod diff;
 mod dump;
+mod find;
 mod generate;
 mod init;
 mod key;
 mod ls;
+mod paths;
 mod restore;
 mod snapshots;
 mod stats;
@@ -28,14 +30,16 @@ use super::Global;
 pub enum Command {
     /// Create a repository
     Init(init::InitArgs),
-    /// Back up streams: standard input, or the output of commands
+    /// Back up files and directories, standard input, or the output of commands
     Backup(backup::BackupArgs),
     /// Write one stream of a snapshot to standard output
     Dump(dump::DumpArgs),
-    /// Restore the streams of a snapshot as files
+    /// Restore the files of a snapshot, or a part of them; streams become files
     Restore(restore::RestoreArgs),
     /// List what a snapshot holds
     Ls(ls::LsArgs),
+    /// Find files and streams in snapshots
+    Find(find::FindArgs),
     /// List snapshots
     Snapshots(snapshots::SnapshotsArgs),
     /// Print the repository's configuration, a snapshot or a log entry as JSON
@@ -70,6 +74,7 @@ pub fn run(global: &Global, command: Command) -> Result<u8> {
         Command::Dump(args) => dump::run(global, args),
         Command::Restore(args) => restore::run(global, args),
         Command::Ls(args) => ls::run(global, args),
+        Command::Find(args) => find::run(global, args),
         Command::Snapshots(args) => snapshots::run(global, args),
         Command::Cat(args) => cat::run(global, args),
         Command::Stats(args) => stats::run(global, args),
@@ -111,6 +116,12 @@ impl FilterArgs {
 
 fn split_tags(list: &str) -> Vec<String> {
     list.split(',').filter(|tag| !tag.is_empty()).map(str::to_owned).collect()
+}
+
+/// The path that a name stands for.
+fn path_of(name: &Name) -> &std::path::Path {
+    use std::os::unix::ffi::OsStrExt;
+    std::path::Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()))
 }
 
 fn name_of(text: &std::ffi::OsStr) -> Name {

@@ -1,31 +1,54 @@
 //! `restow restore`.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, ValueEnum};
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use restow::error::Error;
+use restow::format::name::Name;
+use restow::repository::Repository;
+use restow::repository::snapshots::NamedSnapshot;
 use restow::restore::files::{place_below, restore_stream};
+use restow::restore::options::{Overwrite, Selection, TreeOptions, TreeReport, Wanted};
+use restow::restore::tree::restore_tree;
 
 use super::{FilterArgs, name_of};
 use crate::cli::{Global, interrupt, output};
 
-/// Restore the streams of a snapshot as files
+/// Restore the files of a snapshot, or a part of them; streams become files
 #[derive(Args)]
 pub struct RestoreArgs {
     /// Id of the snapshot, its first digits, or `latest`
     snapshot: String,
-    /// Folder to restore into
+    /// Folder to restore into; paths of the snapshot go below it
     #[arg(short, long, value_name = "FOLDER")]
     target: PathBuf,
-    /// Restore only this stream (may be given several times)
-    #[arg(short, long, value_name = "NAME")]
+    /// Restore only this path and all below it, or what matches this pattern (several times)
+    #[arg(short, long, value_name = "PATH|PATTERN")]
     include: Vec<OsString>,
-    /// Replace files that exist
+    /// Do not restore what matches this gitignore pattern (may be given several times)
+    #[arg(short, long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+    /// What to do with files that exist
+    #[arg(long, value_enum, default_value = "never", default_missing_value = "always")]
+    #[arg(num_args = 0..=1, require_equals = true)]
+    overwrite: OverwriteArg,
+    /// Remove files that the restored directories did not hold
     #[arg(long)]
-    overwrite: bool,
+    delete: bool,
+    /// Read everything again and compare it with the snapshot
+    #[arg(long)]
+    verify: bool,
+    /// Leave holes for all blocks of zeros
+    #[arg(long)]
+    sparse: bool,
+    /// Leave owners as they come
+    #[arg(long)]
+    no_owner: bool,
     /// Say what would be restored
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -33,48 +56,198 @@ pub struct RestoreArgs {
     filter: FilterArgs,
 }
 
-/// Restores the chosen streams.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OverwriteArg {
+    /// Leave them alone and fail
+    Never,
+    /// Replace those of another size or modification time
+    IfChanged,
+    /// Replace those that are older
+    IfNewer,
+    /// Write what differs from the snapshot
+    Always,
+}
+
+/// Restores the chosen streams and files.
 pub fn run(global: &Global, args: RestoreArgs) -> Result<u8> {
     let repository = global.open_read_only()?;
     let named = repository.find_snapshot(&args.snapshot, &args.filter.filter())?;
+    let progress = interrupt::progress();
+    progress.total_bytes.store(named.snapshot.total_bytes(), Ordering::Relaxed);
+    let display = output::Display::start(global, &progress);
+    let streams = restore_streams(&repository, &named, &args)?;
+    let tree = match named.snapshot.tree {
+        Some(tree) => {
+            Some(restore_tree(&repository, tree, &options(&repository, &named, &args)?, &progress)?)
+        }
+        None => None,
+    };
+    drop(display);
+    for (name, path, size) in &streams {
+        print_stream(global, &args, name, path, *size)?;
+    }
+    match tree {
+        Some(report) => print_tree(global, &args, &report),
+        None => Ok(0),
+    }
+}
+
+fn restore_streams(
+    repository: &Repository,
+    named: &NamedSnapshot,
+    args: &RestoreArgs,
+) -> Result<Vec<(Name, PathBuf, u64)>> {
     let mut streams: Vec<_> = named.snapshot.streams.iter().collect();
     if !args.include.is_empty() {
-        streams.clear();
-        for wanted in &args.include {
-            let stream = named.snapshot.stream(wanted.as_encoded_bytes()).ok_or_else(|| {
-                Error::NoPath { snapshot: named.name.short(), path: name_of(wanted).to_string() }
-            })?;
-            streams.push(stream);
+        let chosen = |wanted: &OsString| named.snapshot.stream(wanted.as_encoded_bytes());
+        streams = args.include.iter().filter_map(chosen).collect();
+        if named.snapshot.tree.is_none() {
+            let missing = args.include.iter().find(|wanted| chosen(wanted).is_none());
+            if let Some(wanted) = missing {
+                let path = name_of(wanted).to_string();
+                return Err(Error::NoPath { snapshot: named.name.short(), path }.into());
+            }
         }
     }
     let progress = interrupt::progress();
-    let total = streams.iter().map(|stream| stream.size).sum();
-    progress.total_bytes.store(total, Ordering::Relaxed);
-    let display = output::Display::start(global, &progress);
     let mut restored = Vec::new();
     for stream in streams {
         let path = if args.dry_run {
             place_below(&args.target, &stream.name)?
         } else {
-            restore_stream(&repository, stream, &args.target, args.overwrite, &progress)?
+            let overwrite = args.overwrite != OverwriteArg::Never;
+            restore_stream(repository, stream, &args.target, overwrite, &progress)?
         };
-        restored.push((path, stream.size));
+        restored.push((stream.name.clone(), path, stream.size));
     }
-    drop(display);
-    for (path, size) in restored {
-        if global.json {
-            output::json(&serde_json::json!({
-                "message_type": "restored", "path": path.to_string_lossy(), "size": size,
-                "dry_run": args.dry_run,
-            }))?;
-        } else if !global.quiet {
-            let verb = if args.dry_run { "would restore" } else { "restored" };
-            output::line(format!(
-                "{verb} {} ({})",
-                name_of(path.as_os_str()),
-                output::bytes(size)
-            ))?;
+    Ok(restored)
+}
+
+fn options(
+    repository: &Repository,
+    named: &NamedSnapshot,
+    args: &RestoreArgs,
+) -> Result<TreeOptions> {
+    let wanted = selection(repository, named, args)?;
+    if args.delete && wanted.is_some() {
+        return Err(Error::Usage("--delete goes with whole restores alone".into()).into());
+    }
+    Ok(TreeOptions {
+        target: args.target.clone(),
+        wanted,
+        overwrite: match args.overwrite {
+            OverwriteArg::Never => Overwrite::Never,
+            OverwriteArg::IfChanged => Overwrite::IfChanged,
+            OverwriteArg::IfNewer => Overwrite::IfNewer,
+            OverwriteArg::Always => Overwrite::Always,
+        },
+        delete: args.delete,
+        verify: args.verify,
+        sparse: args.sparse,
+        dry_run: args.dry_run,
+        no_owner: args.no_owner,
+    })
+}
+
+/// What --include and --exclude choose; nothing where all is.
+fn selection(
+    repository: &Repository,
+    named: &NamedSnapshot,
+    args: &RestoreArgs,
+) -> Result<Option<Wanted>> {
+    if args.include.is_empty() && args.exclude.is_empty() {
+        return Ok(None);
+    }
+    let (mut paths, mut patterns) = (Vec::new(), Vec::new());
+    for include in &args.include {
+        let path = name_of(include);
+        let is_path = match named.snapshot.tree {
+            Some(tree) => repository.find_entry(tree, path.relative())?.is_some(),
+            None => false,
+        };
+        let is_stream = named.snapshot.stream(path.as_bytes()).is_some();
+        if is_path {
+            paths.push(Path::new("/").join(super::path_of(&Name::new(path.relative()))));
+        } else if !is_stream {
+            let text = include.to_string_lossy();
+            if !text.contains(['*', '?', '[']) {
+                let snapshot = named.name.short();
+                return Err(Error::NoPath { snapshot, path: path.to_string() }.into());
+            }
+            patterns.push(text.into_owned());
         }
     }
-    Ok(0)
+    let (patterns, excludes) = (compile(&patterns)?, compile(&args.exclude)?);
+    let takes_all = args.include.is_empty();
+    Ok(Some(Box::new(move |path, is_directory| {
+        if excludes.matched_path_or_any_parents(path, is_directory).is_ignore() {
+            return Selection::None;
+        }
+        let is_below = paths.iter().any(|wanted| path.starts_with(wanted));
+        if takes_all
+            || is_below
+            || patterns.matched_path_or_any_parents(path, is_directory).is_ignore()
+        {
+            return Selection::All;
+        }
+        let is_above = paths.iter().any(|wanted| wanted.starts_with(path));
+        if is_above || !patterns.is_empty() { Selection::Below } else { Selection::None }
+    })))
+}
+
+fn compile(patterns: &[String]) -> Result<Gitignore> {
+    let mut builder = GitignoreBuilder::new("/");
+    for pattern in patterns {
+        builder.add_line(None, pattern).map_err(|error| Error::Usage(error.to_string()))?;
+    }
+    Ok(builder.build().map_err(|error| Error::Usage(error.to_string()))?)
+}
+
+fn print_stream(
+    global: &Global,
+    args: &RestoreArgs,
+    name: &Name,
+    path: &Path,
+    size: u64,
+) -> Result<()> {
+    if global.json {
+        output::json(&serde_json::json!({
+            "message_type": "restored", "name": name, "path": path.to_string_lossy(), "size": size,
+            "dry_run": args.dry_run,
+        }))?;
+    } else if !global.quiet {
+        let verb = if args.dry_run { "would restore" } else { "restored" };
+        let path = Name::new(path.as_os_str().as_bytes());
+        output::line(format!("{verb} {path} ({})", output::bytes(size)))?;
+    }
+    Ok(())
+}
+
+fn print_tree(global: &Global, args: &RestoreArgs, report: &TreeReport) -> Result<u8> {
+    for (path, detail) in &report.problems {
+        eprintln!("restow: {path}: {detail}");
+    }
+    if global.json {
+        let mut value = serde_json::to_value(report)?;
+        value["message_type"] = "summary".into();
+        value["dry_run"] = args.dry_run.into();
+        output::json(&value)?;
+    } else if !global.quiet {
+        let verb = if args.dry_run { "would restore" } else { "restored" };
+        let mut text = format!(
+            "{verb} {} files and {} directories, {} ({} written)",
+            report.files,
+            report.directories,
+            output::bytes(report.bytes),
+            output::bytes(report.written_bytes)
+        );
+        if report.unchanged > 0 {
+            text.push_str(&format!(", {} files were unchanged", report.unchanged));
+        }
+        if report.deleted > 0 {
+            text.push_str(&format!(", {} removed", report.deleted));
+        }
+        output::line(text)?;
+    }
+    Ok(u8::from(!report.problems.is_empty()))
 }

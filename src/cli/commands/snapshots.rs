@@ -36,9 +36,8 @@ pub fn run(global: &Global, args: SnapshotsArgs) -> Result<u8> {
         }
         return Ok(0);
     }
-    let mut rows: Vec<Vec<String>> = vec![
-        ["id", "time", "host", "tags", "size", "added", "streams"].map(str::to_owned).to_vec(),
-    ];
+    let mut rows: Vec<Vec<String>> =
+        vec![["id", "time", "host", "tags", "size", "added", "holds"].map(str::to_owned).to_vec()];
     rows.extend(snapshots.iter().map(row));
     output::table(&rows)?;
     if !global.quiet {
@@ -57,7 +56,8 @@ pub fn record(named: &NamedSnapshot) -> serde_json::Result<serde_json::Value> {
 
 fn row(named: &NamedSnapshot) -> Vec<String> {
     let snapshot = &named.snapshot;
-    let names: Vec<_> = snapshot.streams.iter().map(|stream| stream.name.to_string()).collect();
+    let streams = snapshot.streams.iter().map(|stream| &stream.name);
+    let names: Vec<_> = streams.chain(&snapshot.paths).map(ToString::to_string).collect();
     let time = snapshot.time.to_zoned(jiff::tz::TimeZone::system());
     vec![
         named.name.short(),

@@ -1,0 +1,56 @@
+//! Which snapshot a backup is compared with.
+
+use super::files::FilesSource;
+use super::{BackupOptions, ParentChoice};
+use crate::error::Result;
+use crate::format::name::Name;
+use crate::format::snapshot::StreamEntry;
+use crate::id::{ChunkId, ObjectName};
+use crate::repository::Repository;
+use crate::repository::snapshots::{Filter, NamedSnapshot};
+
+/// Snapshots that a parent may be chosen from, oldest first.
+pub fn newest_of_host(
+    repository: &Repository,
+    options: &BackupOptions,
+) -> Result<Vec<NamedSnapshot>> {
+    if !matches!(options.parent, ParentChoice::Newest) {
+        return Ok(Vec::new());
+    }
+    let filter = Filter { hosts: vec![options.host.clone()], ..Filter::default() };
+    repository.snapshots(&filter)
+}
+
+/// The newest snapshot of the same paths, else the newest with any.
+pub fn tree_parent(
+    choice: &ParentChoice,
+    of_host: &[NamedSnapshot],
+    files: &FilesSource,
+) -> Option<(ObjectName, ChunkId)> {
+    let paths: Vec<Name> = files.names().collect();
+    let tree_of = |named: &NamedSnapshot| named.snapshot.tree.map(|tree| (named.name, tree));
+    match choice {
+        ParentChoice::None => None,
+        ParentChoice::Snapshot(named) => tree_of(named),
+        ParentChoice::Newest => {
+            let same = of_host.iter().rev().filter(|named| named.snapshot.paths == paths);
+            same.chain(of_host.iter().rev()).find_map(tree_of)
+        }
+    }
+}
+
+/// The snapshot whose stream of the same name is the parent.
+pub fn stream_parent(
+    choice: &ParentChoice,
+    of_host: &[NamedSnapshot],
+    name: &Name,
+) -> Option<(ObjectName, StreamEntry)> {
+    let stream_of = |named: &NamedSnapshot| {
+        named.snapshot.stream(name.as_bytes()).map(|stream| (named.name, stream.clone()))
+    };
+    match choice {
+        ParentChoice::None => None,
+        ParentChoice::Snapshot(named) => stream_of(named),
+        ParentChoice::Newest => of_host.iter().rev().find_map(stream_of),
+    }
+}

@@ -1,0 +1,73 @@
+//! What to restore of a tree and how, and what came of it.
+
+use std::path::{Path, PathBuf};
+
+use crate::format::name::Name;
+
+/// What to do with files that stand where one is restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overwrite {
+    /// Leave them alone and say so.
+    #[default]
+    Never,
+    /// Replace those whose size or modification time is another.
+    IfChanged,
+    /// Replace those that are older.
+    IfNewer,
+    /// Compare all with the snapshot and write what differs.
+    Always,
+}
+
+/// Decides about a path of the snapshot; the second argument tells directories.
+pub type Wanted = Box<dyn Fn(&Path, bool) -> Selection + Send + Sync>;
+
+/// What to restore and how.
+#[derive(Default)]
+pub struct TreeOptions {
+    /// Where to.
+    pub target: PathBuf,
+    /// Whether a path of the snapshot is restored; directories on the way to one always are.
+    pub wanted: Option<Wanted>,
+    /// What to do with what is there.
+    pub overwrite: Overwrite,
+    /// Remove what the snapshot's directories do not hold.
+    pub delete: bool,
+    /// Read everything again and compare it with the snapshot.
+    pub verify: bool,
+    /// Leave holes for all zeros, not just for those that were stored as such.
+    pub sparse: bool,
+    /// Only find out what would be done.
+    pub dry_run: bool,
+    /// Leave owners as they come.
+    pub no_owner: bool,
+}
+
+/// Whether a path is restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selection {
+    /// Yes, with everything below.
+    All,
+    /// Not itself, but something below may be.
+    Below,
+    /// No.
+    None,
+}
+
+/// What came of it.
+#[derive(Debug, Default, Clone, serde::Serialize)]
+pub struct TreeReport {
+    /// Files restored, of all kinds.
+    pub files: u64,
+    /// Files that were as they should be already.
+    pub unchanged: u64,
+    /// Directories.
+    pub directories: u64,
+    /// Bytes of the files.
+    pub bytes: u64,
+    /// Bytes written; the rest was there already.
+    pub written_bytes: u64,
+    /// Files removed because the snapshot does not hold them.
+    pub deleted: u64,
+    /// What failed, by path.
+    pub problems: Vec<(Name, String)>,
+}

@@ -1,0 +1,132 @@
+//! What a walk leaves out.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+/// Rules for leaving files out. Patterns are those of gitignore, matched against absolute paths:
+/// one without a slash matches at any depth, one that starts with a slash only from the root.
+pub struct Excludes {
+    patterns: Gitignore,
+    folded: Gitignore,
+    /// Leave out what lies in a directory with a `CACHEDIR.TAG`, but keep the tag.
+    pub caches: bool,
+    /// Leave out what lies in a directory that holds a file of one of these names.
+    pub if_present: Vec<PathBuf>,
+    /// Leave out files of more bytes.
+    pub larger_than: Option<u64>,
+}
+
+/// A pattern that makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("exclude pattern '{pattern}': {detail}")]
+pub struct PatternError {
+    pattern: String,
+    detail: String,
+}
+
+impl Excludes {
+    /// Rules with these patterns; the second list ignores case.
+    pub fn new(patterns: &[String], folded: &[String]) -> Result<Self, PatternError> {
+        Ok(Self {
+            patterns: compile(patterns, false)?,
+            folded: compile(folded, true)?,
+            caches: false,
+            if_present: Vec::new(),
+            larger_than: None,
+        })
+    }
+
+    /// Why this path is left out, if it is.
+    pub fn reason(&self, path: &Path, is_directory: bool, size: u64) -> Option<&'static str> {
+        if self.patterns.matched(path, is_directory).is_ignore() {
+            return Some("excluded by a pattern");
+        }
+        if self.folded.matched(path, is_directory).is_ignore() {
+            return Some("excluded by a pattern that ignores case");
+        }
+        let is_larger = self.larger_than.is_some_and(|limit| !is_directory && size > limit);
+        is_larger.then_some("larger than allowed")
+    }
+
+    /// Whether all of a directory but a tag is left out, and the name of that tag.
+    pub fn tag_of<'a>(&'a self, directory: &Path) -> Option<&'a Path> {
+        if self.caches && is_cache_tag(&directory.join(CACHE_TAG)) {
+            return Some(Path::new(CACHE_TAG));
+        }
+        self.if_present
+            .iter()
+            .find(|name| directory.join(name).symlink_metadata().is_ok())
+            .map(PathBuf::as_path)
+    }
+}
+
+impl Default for Excludes {
+    fn default() -> Self {
+        Self::new(&[], &[]).expect("no pattern, no error")
+    }
+}
+
+const CACHE_TAG: &str = "CACHEDIR.TAG";
+/// <https://bford.info/cachedir/>
+const CACHE_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
+
+fn is_cache_tag(path: &Path) -> bool {
+    let mut start = [0; CACHE_SIGNATURE.len()];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && start == CACHE_SIGNATURE
+}
+
+fn compile(patterns: &[String], folded: bool) -> Result<Gitignore, PatternError> {
+    let mut builder = GitignoreBuilder::new("/");
+    let error = |pattern: &str, error: ignore::Error| PatternError {
+        pattern: pattern.to_owned(),
+        detail: error.to_string(),
+    };
+    builder.case_insensitive(folded).map_err(|e| error("", e))?;
+    builder.allow_unclosed_class(false);
+    for pattern in patterns {
+        builder.add_line(None, pattern).map_err(|e| error(pattern, e))?;
+    }
+    builder.build().map_err(|e| error("", e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_those_of_gitignore() {
+        let list = |patterns: &[&str]| patterns.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>();
+        let rules =
+            Excludes::new(&list(&["*.o", "/srv/tmp", "cache/", "!keep.o"]), &list(&["*.BAK"]))
+                .unwrap();
+        let out =
+            |path: &str, is_directory| rules.reason(Path::new(path), is_directory, 0).is_some();
+        assert!(out("/a/b/x.o", false) && !out("/a/keep.o", false) && !out("/a/x.c", false));
+        assert!(out("/srv/tmp", true) && !out("/home/srv/tmp", true));
+        assert!(out("/a/cache", true) && !out("/a/cache", false));
+        assert!(out("/a/x.bak", false));
+        assert!(Excludes::new(&list(&["a[z-"]), &[]).is_err());
+    }
+
+    #[test]
+    fn tags_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let rules = Excludes {
+            caches: true,
+            if_present: vec![".nobackup".into()],
+            larger_than: Some(10),
+            ..Excludes::default()
+        };
+        assert_eq!(rules.tag_of(folder.path()), None);
+        std::fs::write(folder.path().join(CACHE_TAG), b"no signature").unwrap();
+        assert_eq!(rules.tag_of(folder.path()), None);
+        std::fs::write(folder.path().join(CACHE_TAG), CACHE_SIGNATURE).unwrap();
+        assert_eq!(rules.tag_of(folder.path()), Some(Path::new(CACHE_TAG)));
+        assert!(rules.reason(Path::new("/a"), false, 11).is_some());
+        assert!(rules.reason(Path::new("/a"), true, 11).is_none());
+    }
+}
