@@ -7,10 +7,12 @@ use serde::Serialize;
 use crate::crypto::keys::BlobKind;
 use crate::error::Result;
 use crate::format::directory::Codec;
+use crate::format::entry::{Content, Kind};
 use crate::format::snapshot::Snapshot;
-use crate::id::ChunkKey;
+use crate::id::{ChunkId, ChunkKey};
 use crate::repository::Repository;
 use crate::repository::recipes::RecipeReader;
+use crate::repository::trees::{self, Step};
 
 /// Bytes of chunks that are stored in one way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -108,28 +110,58 @@ pub fn snapshot(repository: &Repository, snapshot: &Snapshot) -> Result<Snapshot
         added_bytes: snapshot.summary.added_bytes,
         ..SnapshotStats::default()
     };
-    let (mut seen, mut stored): (HashSet<ChunkKey>, HashSet<ChunkKey>) = Default::default();
+    let mut sums =
+        Sums { repository, stats: &mut stats, seen: HashSet::new(), stored: HashSet::new() };
     for stream in &snapshot.streams {
-        for run in RecipeReader::new(repository, stream.root)? {
-            let run = run?;
-            if !seen.insert(run.id.key()) {
-                continue;
+        sums.recipe(stream.root)?;
+    }
+    if let Some(tree) = snapshot.tree {
+        trees::walk(repository, tree, b"", &mut |_, entry| {
+            match entry.kind {
+                Kind::File { size, content: Content::Chunk(id) } => sums.chunk(id.key(), size)?,
+                Kind::File { content: Content::Recipe { root, .. }, .. } => sums.recipe(root)?,
+                _ => {}
             }
-            stats.chunks += 1;
-            stats.unique_bytes += u64::from(run.length);
-            let mut waiting = vec![run.id.key()];
-            while let Some(key) = waiting.pop() {
-                if !stored.insert(key) {
-                    continue;
-                }
-                if let Some(found) = repository.index().find(&key)? {
-                    let entry = found.entry();
-                    stats.stored_bytes += u64::from(entry.stored_len);
-                    stats.max_depth = stats.max_depth.max(entry.depth);
-                    waiting.extend(&entry.bases);
-                }
-            }
-        }
+            Ok(Step::Enter)
+        })?;
     }
     Ok(stats)
+}
+
+struct Sums<'a> {
+    repository: &'a Repository,
+    stats: &'a mut SnapshotStats,
+    seen: HashSet<ChunkKey>,
+    stored: HashSet<ChunkKey>,
+}
+
+impl Sums<'_> {
+    fn recipe(&mut self, root: ChunkId) -> Result<()> {
+        for run in RecipeReader::new(self.repository, root)? {
+            let run = run?;
+            self.chunk(run.id.key(), run.length.into())?;
+        }
+        Ok(())
+    }
+
+    fn chunk(&mut self, key: ChunkKey, length: u64) -> Result<()> {
+        if !self.seen.insert(key) {
+            return Ok(());
+        }
+        self.stats.chunks += 1;
+        self.stats.unique_bytes += length;
+        let mut waiting = vec![key];
+        while let Some(key) = waiting.pop() {
+            if !self.stored.insert(key) {
+                continue;
+            }
+            if let Some(found) = self.repository.index().find(&key)? {
+                let entry = found.entry();
+                self.stats.stored_bytes += u64::from(entry.stored_len);
+                self.stats.max_depth = self.stats.max_depth.max(entry.depth);
+                waiting.extend(&entry.bases);
+            }
+        }
+        Ok(())
+    }
 }

@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::crypto::keys::BlobKind;
 use crate::error::{Error, Result};
+use crate::format::entry::Content;
 use crate::format::recipe::ChunkRun;
 use crate::format::snapshot::StreamEntry;
 use crate::progress::Progress;
@@ -15,6 +16,7 @@ use crate::repository::Repository;
 use crate::repository::reader::{ChunkReader, Scratch};
 use crate::repository::recipes::RecipeReader;
 
+pub mod archive;
 mod attributes;
 mod content;
 pub mod files;
@@ -62,6 +64,33 @@ pub fn copy_stream(
             stream.name, stream.size
         )))
     })
+}
+
+/// Writes the bytes of a file to `target`, in order.
+pub fn copy_content(
+    repository: &Repository,
+    size: u64,
+    content: &Content,
+    target: &mut dyn StreamTarget,
+    progress: &Progress,
+) -> Result<()> {
+    match content {
+        Content::Empty => Ok(()),
+        Content::Chunk(id) => {
+            let bytes =
+                ChunkReader::new(repository).read(BlobKind::Data, id, &mut Scratch::new()?)?;
+            if bytes.len() as u64 != size {
+                let text = format!("chunk {} is not as long as its file", id.short());
+                return Err(Error::Conflict(text));
+            }
+            Progress::add(&progress.done_bytes, size);
+            target.write(&bytes)
+        }
+        Content::Recipe { root, chunks } => {
+            let stream = StreamEntry { name: "file".into(), size, chunks: *chunks, root: *root };
+            copy_stream(repository, &stream, target, progress).map(drop)
+        }
+    }
 }
 
 /// Where the bytes of a stream go.

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
+use restow::diff::tree::{FileDiff, compare as compare_trees};
 use restow::diff::{Change, StreamDiff, run as compare};
 use restow::repository::snapshots::Filter;
 
@@ -20,7 +21,7 @@ pub struct DiffArgs {
     all: bool,
 }
 
-/// Prints a line for each stream that differs.
+/// Prints a line for each stream and file that differs.
 pub fn run(global: &Global, args: DiffArgs) -> Result<u8> {
     let repository = global.open_read_only()?;
     let old = repository.find_snapshot(&args.old, &Filter::default())?;
@@ -33,7 +34,31 @@ pub fn run(global: &Global, args: DiffArgs) -> Result<u8> {
             output::line(text(diff))?;
         }
     }
+    let (old, new) = (old.snapshot.tree, new.snapshot.tree);
+    compare_trees(&repository, old, new, &mut |diff| {
+        if global.json {
+            output::json(&diff).map_err(output::stdout_error)
+        } else {
+            output::line(file_text(&diff)).map_err(output::stdout_error)
+        }
+    })?;
     Ok(0)
+}
+
+fn file_text(diff: &FileDiff) -> String {
+    let FileDiff { name, old_size, new_size, differs, kind, .. } = diff;
+    let slash = if *kind == "dir" { "/" } else { "" };
+    match diff.change {
+        Change::Added => format!("+    {name}{slash}  {}", output::bytes(*new_size)),
+        Change::Removed => format!("-    {name}{slash}  {}", output::bytes(*old_size)),
+        _ if old_size != new_size => format!(
+            "M    {name}{slash}  {}, {} -> {}",
+            differs.join(", "),
+            output::bytes(*old_size),
+            output::bytes(*new_size)
+        ),
+        _ => format!("M    {name}{slash}  {}", differs.join(", ")),
+    }
 }
 
 fn text(diff: &StreamDiff) -> String {

@@ -6,18 +6,25 @@ use std::io::{self, Write};
 use anyhow::Result;
 use clap::Args;
 use restow::error::Error;
-use restow::restore::{WriterTarget, copy_stream};
+use restow::format::entry::{Content, Kind};
+use restow::format::snapshot::StreamEntry;
+use restow::id::ChunkId;
+use restow::repository::Repository;
+use restow::repository::snapshots::NamedSnapshot;
+use restow::restore::archive::write_tar;
+use restow::restore::{WriterTarget, copy_content, copy_stream};
 use sha2::{Digest, Sha256};
 
 use super::FilterArgs;
 use crate::cli::{Global, interrupt, output};
 
-/// Write one stream of a snapshot to standard output
+/// Write a stream or file of a snapshot to standard output, or a directory as a tar archive
 #[derive(Args)]
 pub struct DumpArgs {
     /// Id of the snapshot, its first digits, or `latest`
     snapshot: String,
-    /// Name of the stream; may be left out where the snapshot has only one
+    /// Stream, file or directory; may be left out where the snapshot is one stream
+    #[arg(value_name = "PATH")]
     stream: Option<OsString>,
     /// Print the SHA-256 of the bytes to standard error
     #[arg(long)]
@@ -37,33 +44,77 @@ pub fn run(global: &Global, args: DumpArgs) -> Result<u8> {
         Err(Error::NoSnapshot { .. }) => repository.find_snapshot(&args.snapshot, &filter)?,
         found => found?,
     };
-    let streams = &named.snapshot.streams;
-    let stream = match &args.stream {
-        Some(path) => named.snapshot.stream(path.as_encoded_bytes()).ok_or_else(|| {
-            Error::NoPath { snapshot: named.name.short(), path: super::name_of(path).to_string() }
-        })?,
-        None if streams.len() == 1 => &streams[0],
-        None => {
-            let names: Vec<_> = streams.iter().map(|stream| stream.name.to_string()).collect();
-            let message = format!("the snapshot holds {}; name one", names.join(", "));
-            return Err(Error::Usage(message).into());
-        }
-    };
+    let source = choose(&repository, &named, args.stream.as_deref())?;
     let progress = interrupt::progress();
-    progress.total_bytes.store(stream.size, std::sync::atomic::Ordering::Relaxed);
-    let display = io::IsTerminal::is_terminal(&io::stdout()).then_some(());
-    let _shown = match display {
-        None => Some(output::Display::start(global, &progress)),
-        Some(()) => None,
-    };
+    if let Source::Stream(StreamEntry { size, .. }) | Source::File(size, _) = &source {
+        progress.total_bytes.store(*size, std::sync::atomic::Ordering::Relaxed);
+    }
+    let is_terminal = io::IsTerminal::is_terminal(&io::stdout());
+    let _shown = (!is_terminal).then(|| output::Display::start(global, &progress));
     let _ = rustix::pipe::fcntl_setpipe_size(io::stdout(), 1 << 20);
     let writer = Hashing { file: raw_stdout()?, hash: args.sha256.then(Sha256::new) };
     let mut target = WriterTarget { writer, name: "standard output".to_owned() };
-    copy_stream(&repository, stream, &mut target, &progress)?;
+    match &source {
+        Source::Stream(stream) => {
+            copy_stream(&repository, stream, &mut target, &progress)?;
+        }
+        Source::File(size, content) => {
+            copy_content(&repository, *size, content, &mut target, &progress)?;
+        }
+        Source::Directory(tree) => {
+            let mut buffered = io::BufWriter::with_capacity(1 << 20, target.writer);
+            write_tar(&repository, *tree, &mut buffered, &progress)?;
+            target.writer = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
+        }
+    }
     if let Some(hash) = target.writer.hash {
-        eprintln!("{}  {}", hex::encode(hash.finalize()), stream.name);
+        let name = args.stream.as_deref().map(super::name_of);
+        let name = name.unwrap_or_else(|| named.snapshot.streams[0].name.clone());
+        eprintln!("{}  {name}", hex::encode(hash.finalize()));
     }
     Ok(0)
+}
+
+/// What is written.
+enum Source {
+    Stream(StreamEntry),
+    File(u64, Content),
+    Directory(ChunkId),
+}
+
+fn choose(
+    repository: &Repository,
+    named: &NamedSnapshot,
+    path: Option<&std::ffi::OsStr>,
+) -> Result<Source> {
+    let snapshot = &named.snapshot;
+    let Some(path) = path.map(super::name_of) else {
+        if let ([stream], None) = (&snapshot.streams[..], snapshot.tree) {
+            return Ok(Source::Stream(stream.clone()));
+        }
+        let names = snapshot.streams.iter().map(|stream| &stream.name).chain(&snapshot.paths);
+        let names: Vec<_> = names.map(ToString::to_string).collect();
+        let message = format!("the snapshot holds {}; name one", names.join(", "));
+        return Err(Error::Usage(message).into());
+    };
+    if let Some(stream) = snapshot.stream(path.as_bytes()) {
+        return Ok(Source::Stream(stream.clone()));
+    }
+    if let Some(tree) = snapshot.tree {
+        if path.relative().is_empty() {
+            return Ok(Source::Directory(tree));
+        }
+        match repository.find_entry(tree, path.relative())?.map(|entry| entry.kind) {
+            Some(Kind::File { size, content }) => return Ok(Source::File(size, content)),
+            Some(Kind::Directory { tree }) => return Ok(Source::Directory(tree)),
+            Some(_) => {
+                let message = format!("{path} is neither a file nor a directory");
+                return Err(Error::Usage(message).into());
+            }
+            None => {}
+        }
+    }
+    Err(Error::NoPath { snapshot: named.name.short(), path: path.to_string() }.into())
 }
 
 /// Standard output without a buffer: chunks are large.

@@ -1,5 +1,7 @@
 //! What changed between two snapshots, stream by stream.
 
+pub mod tree;
+
 use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
