@@ -39,6 +39,7 @@ pub mod find;
 pub mod format;
 pub mod id;
 pub mod index;
+pub mod mount;
 pub mod progress;
 pub mod repository;
 pub mod restore;

@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["store", "index", "source"],
     &["error"],
     &["repository"],
-    &["backup", "restore", "check", "diff", "find", "stats", "tag"],
+    &["backup", "restore", "check", "diff", "find", "mount", "stats", "tag"],
     &["cli"],
 ];
 

@@ -35,7 +35,7 @@ fn restored(repository: &Repository, report: &Report, overwrite: Overwrite, targ
 }
 
 /// Everything that must come back of a tree, as text by path.
-fn picture(root: &Path) -> BTreeMap<PathBuf, String> {
+pub fn picture(root: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let mut waiting = vec![root.to_path_buf()];
     let mut inodes: BTreeMap<u64, PathBuf> = BTreeMap::new();
@@ -74,7 +74,7 @@ fn picture(root: &Path) -> BTreeMap<PathBuf, String> {
     found
 }
 
-fn every_kind(root: &Path) {
+pub fn every_kind(root: &Path) {
     use rustix::fs::{CWD, FileType, Mode, mknodat, setxattr};
     let path = |name: &str| root.join(name);
     std::fs::create_dir_all(path("d/deep/er")).unwrap();
@@ -99,7 +99,7 @@ fn every_kind(root: &Path) {
 }
 
 #[test]
-fn every_kind_of_file_comes_back() {
+pub fn every_kind_of_file_comes_back() {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("source");
     std::fs::create_dir(&source).unwrap();

@@ -10,5 +10,6 @@ mod delta;
 mod engine;
 mod files;
 mod model;
+mod mount;
 mod salvage;
 mod support;

@@ -12,6 +12,8 @@ mod generate;
 mod init;
 mod key;
 mod ls;
+#[cfg(feature = "mount")]
+mod mount;
 mod paths;
 mod restore;
 mod snapshots;
@@ -44,6 +46,9 @@ pub enum Command {
     Snapshots(snapshots::SnapshotsArgs),
     /// Print the repository's configuration, a snapshot or a log entry as JSON
     Cat(cat::CatArgs),
+    /// Mount the snapshots as a read-only file system, until Ctrl-C
+    #[cfg(feature = "mount")]
+    Mount(mount::MountArgs),
     /// Show what the repository holds and what deduplication, deltas and compression save
     Stats(stats::StatsArgs),
     /// Compare two snapshots
@@ -77,6 +82,8 @@ pub fn run(global: &Global, command: Command) -> Result<u8> {
         Command::Find(args) => find::run(global, args),
         Command::Snapshots(args) => snapshots::run(global, args),
         Command::Cat(args) => cat::run(global, args),
+        #[cfg(feature = "mount")]
+        Command::Mount(args) => mount::run(global, args),
         Command::Stats(args) => stats::run(global, args),
         Command::Diff(args) => diff::run(global, args),
         Command::Tag(args) => tag::run(global, args),
