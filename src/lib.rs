@@ -1,5 +1,5 @@
 //! The engine of restow: a content-addressed, deduplicating, delta-compressing, encrypted store for
-//! backups of dump streams.
+//! backups of dump streams and files.
 //!
 //! From the bottom up; a module uses only what stands above it in this list, and `tests/tidy.rs`
 //! holds it to that:
@@ -10,7 +10,7 @@
 //! * [`store`], [`index`], [`source`]: the edges: where objects are, the local index, where streams
 //!   come from. They know nothing of each other.
 //! * [`error`], [`repository`]: objects, commit log and index put together.
-//! * [`backup`], [`restore`], [`check`], [`diff`], [`stats`], [`tag`]: one verb each. Options in,
+//! * [`backup`], [`restore`], [`check`], [`diff`], [`find`], [`mount`], [`stats`], [`tag`]: one verb each. Options in,
 //!   report out.
 //!
 //! The command line is a program of its own (`src/cli`) and holds no backup logic.
