@@ -100,7 +100,7 @@ fn builder(payload: &[u8]) -> PackBuilder {
     for part in payload.chunks(64 << 10) {
         let id = keys.chunk_id(BlobKind::Data, part);
         let entry = whole_entry(id, Codec::Raw, part.len());
-        builder.push(EncodedBlob { entry, payload: part.to_vec() });
+        builder.push(EncodedBlob::new(entry, part.to_vec()));
     }
     builder
 }

@@ -10,6 +10,8 @@ use zstd::zstd_safe::{CCtx, CParameter, DCtx, DParameter, ResetDirective};
 pub struct Settings {
     /// zstd level for chunks stored whole.
     pub plain_level: i32,
+    /// zstd level of chunks and groups of chunks that come from files.
+    pub file_level: i32,
     /// zstd level for deltas.
     pub delta_level: i32,
     /// log2 of the delta match table; 0 leaves the level's own.
@@ -18,7 +20,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { plain_level: 1, delta_level: 3, delta_hash_log: 0 }
+        Self { plain_level: 1, file_level: 3, delta_level: 3, delta_hash_log: 0 }
     }
 }
 
@@ -41,6 +43,12 @@ pub struct Compressor {
 }
 
 impl Compressor {
+    /// Chooses the level of [`Compressor::plain`] from here on.
+    pub fn set_plain_level(&mut self, level: i32) -> Result<(), ZstdError> {
+        let level = CParameter::CompressionLevel(level);
+        self.plain.set_parameter(level).map_err(ZstdError::of).map(drop)
+    }
+
     /// A compressor with these settings.
     pub fn new(settings: Settings) -> Result<Self, ZstdError> {
         let context = |level| -> Result<CCtx<'static>, ZstdError> {

@@ -82,15 +82,20 @@ pub fn repository(repository: &Repository) -> Result<RepositoryStats> {
     for (name, _) in repository.index().packs()? {
         let Some(pack) = repository.index().pack(&name)? else { continue };
         stats.packs += 1;
-        for entry in &pack.entries {
+        for (at, entry) in pack.entries.iter().enumerate() {
+            let next = pack.entries.get(at + 1).map(|next| next.codec);
+            let is_group = entry.codec != Codec::Member && next == Some(Codec::Member);
             let part = match (pack.kind, entry.codec) {
                 (BlobKind::Tree, _) => &mut stats.trees,
                 (_, Codec::Raw) => &mut stats.raw,
-                (_, Codec::Zstd) => &mut stats.compressed,
+                (_, Codec::Zstd | Codec::Member) => &mut stats.compressed,
                 (_, Codec::Delta) => &mut stats.delta,
             };
-            part.chunks += 1;
-            part.plain_bytes += u64::from(entry.plain_len);
+            // The chunks of a group are its members.
+            if !is_group {
+                part.chunks += 1;
+                part.plain_bytes += u64::from(entry.plain_len);
+            }
             part.stored_bytes += u64::from(entry.stored_len);
         }
     }
@@ -159,7 +164,7 @@ impl Sums<'_> {
                 let entry = found.entry();
                 self.stats.stored_bytes += u64::from(entry.stored_len);
                 self.stats.max_depth = self.stats.max_depth.max(entry.depth);
-                waiting.extend(&entry.bases);
+                waiting.extend(found.needs());
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::StreamSource;
 use super::parent::ParentChunk;
-use super::stream::{self, WorkItem};
+use super::stream::{self, GROUP_BYTES, Origin, WorkItem};
 use super::walk::Walker;
 use crate::crypto::keys::BlobKind;
 use crate::error::{Error, Result};
@@ -20,8 +20,9 @@ use crate::source::StreamInput;
 use crate::source::file::FileInput;
 use crate::source::walk;
 
-/// Chunks are handed to the encoders when a thread has so many bytes of them.
-const BATCH_BYTES: usize = 512 << 10;
+/// The chunks of files up to this size are compressed together like small files are. Bigger ones are
+/// more often read in parts, and changed in parts.
+const MEDIUM_BYTES: u64 = 4 << 20;
 /// Buffers for reading one big file ahead.
 const BUFFERS: usize = 4;
 
@@ -96,7 +97,8 @@ impl Walker<'_> {
                 summary.chunks += 1;
                 summary.new_chunks += 1;
             });
-            self.hand_over(WorkItem { id, bytes: bytes.into(), candidates })?;
+            let origin = Origin::SmallFile;
+            self.hand_over(WorkItem { id, bytes: bytes.into(), candidates, origin })?;
         } else {
             Progress::add(&self.shared.progress.dedup_bytes, size);
             self.count(|summary| {
@@ -128,8 +130,11 @@ impl Walker<'_> {
             }
             _ => None,
         };
+        let is_big = input.size_hint().is_some_and(|size| size > MEDIUM_BYTES);
+        let origin = if is_big { Origin::File } else { Origin::SmallFile };
         let source = StreamSource { name, input, min_bytes: 0 };
-        let planned = stream::plan_one(self.shared, source, parent, self.work.clone(), BUFFERS)?;
+        let planned =
+            stream::plan_one(self.shared, source, parent, self.work.clone(), BUFFERS, origin)?;
         self.count(|summary| *summary = super::add(*summary, planned.summary));
         let StreamEntry { size, root, chunks, .. } = planned.entry;
         Ok((size, if size == 0 { Content::Empty } else { Content::Recipe { root, chunks } }))
@@ -140,7 +145,7 @@ impl Walker<'_> {
         let mut batch = self.batches[thread % self.batches.len()].lock().expect("no panics here");
         batch.bytes += item.bytes.len();
         batch.items.push(item);
-        if batch.bytes >= BATCH_BYTES {
+        if batch.bytes >= GROUP_BYTES {
             self.send(&mut batch)?;
         }
         Ok(())

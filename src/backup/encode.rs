@@ -9,7 +9,7 @@ use crossbeam_channel::Receiver;
 
 use super::Shared;
 use super::parent::ParentChunk;
-use super::stream::WorkItem;
+use super::stream::{Origin, WorkItem};
 use crate::compress::{Compressor, Decompressor, ZstdError};
 use crate::crypto::CryptoError;
 use crate::crypto::keys::BlobKind;
@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::format::directory::{BlobEntry, Codec};
 use crate::format::pack::{EncodedBlob, whole_entry};
 use crate::format::snapshot::Summary;
-use crate::id::ChunkKey;
+use crate::id::{ChunkId, ChunkKey};
 use crate::progress::Progress;
 use crate::repository::reader::{Scratch, join_into};
 
@@ -33,17 +33,34 @@ pub fn encode_all(shared: &Shared<'_>, queue: Receiver<Vec<WorkItem>>) -> Result
         compressor: Compressor::new(shared.compression)?,
         verifier: Decompressor::new()?,
         spare: Vec::new(),
+        origin: Origin::Stream,
         summary: Summary::default(),
     };
     for batch in queue {
+        let mut group = Vec::new();
         for item in batch {
             if shared.should_stop() {
                 return Err(Error::Interrupted);
             }
-            let blob = encoder.encode(&item)?;
-            drop(item);
-            Progress::add(&shared.progress.stored_bytes, blob.payload.len() as u64);
-            shared.writer.add(BlobKind::Data, blob)?;
+            match encoder.delta(&item)? {
+                Some(blob) => encoder.put(blob)?,
+                None if item.origin == Origin::SmallFile => group.push(item),
+                None => {
+                    let blob = encoder.whole(&item)?;
+                    encoder.put(blob)?;
+                }
+            }
+        }
+        match &group[..] {
+            [] => {}
+            [single] => {
+                let blob = encoder.whole(single)?;
+                encoder.put(blob)?;
+            }
+            several => {
+                let blob = encoder.group(several)?;
+                encoder.put(blob)?;
+            }
         }
     }
     Ok(encoder.summary)
@@ -56,29 +73,59 @@ struct Encoder<'a> {
     verifier: Decompressor,
     /// A used buffer for the next verification.
     spare: Vec<u8>,
+    /// What the compressor is set for.
+    origin: Origin,
     summary: Summary,
 }
 
 impl Encoder<'_> {
-    fn encode(&mut self, item: &WorkItem) -> Result<EncodedBlob> {
-        let length = item.bytes.len() as u64;
-        if let Some(blob) = self.delta(item)? {
-            self.summary.delta_bytes += length;
-            Progress::add(&self.shared.progress.delta_bytes, length);
-            return Ok(blob);
+    fn put(&self, blob: EncodedBlob) -> Result<()> {
+        Progress::add(&self.shared.progress.stored_bytes, blob.payload.len() as u64);
+        self.shared.writer.add(BlobKind::Data, blob)
+    }
+
+    /// A chunk on its own.
+    fn whole(&mut self, item: &WorkItem) -> Result<EncodedBlob> {
+        self.count_new(item.bytes.len());
+        self.compress(item.id, &item.bytes, item.origin)
+    }
+
+    /// Several small chunks as one blob: what they have in common is stored once.
+    fn group(&mut self, items: &[WorkItem]) -> Result<EncodedBlob> {
+        let mut bytes = Vec::with_capacity(items.iter().map(|item| item.bytes.len()).sum());
+        let mut members = Vec::with_capacity(items.len());
+        for item in items {
+            self.count_new(item.bytes.len());
+            bytes.extend_from_slice(&item.bytes);
+            members.push(whole_entry(item.id, Codec::Member, item.bytes.len()));
         }
-        self.summary.new_bytes += length;
-        Progress::add(&self.shared.progress.new_bytes, length);
-        let frame = self.compressor.plain(&item.bytes)?;
-        if frame.len() >= item.bytes.len() {
-            let entry = whole_entry(item.id, Codec::Raw, item.bytes.len());
-            return Ok(EncodedBlob { entry, payload: item.bytes.to_vec() });
+        let id = self.shared.repository.keys().chunk_id(BlobKind::Data, &bytes);
+        let blob = self.compress(id, &bytes, Origin::SmallFile)?;
+        Ok(EncodedBlob { members, ..blob })
+    }
+
+    fn count_new(&mut self, length: usize) {
+        self.summary.new_bytes += length as u64;
+        Progress::add(&self.shared.progress.new_bytes, length as u64);
+    }
+
+    fn compress(&mut self, id: ChunkId, bytes: &[u8], origin: Origin) -> Result<EncodedBlob> {
+        if origin != self.origin {
+            let settings = self.shared.compression;
+            let is_stream = origin == Origin::Stream;
+            let level = if is_stream { settings.plain_level } else { settings.file_level };
+            self.compressor.set_plain_level(level)?;
+            self.origin = origin;
+        }
+        let frame = self.compressor.plain(bytes)?;
+        if frame.len() >= bytes.len() {
+            let entry = whole_entry(id, Codec::Raw, bytes.len());
+            return Ok(EncodedBlob::new(entry, bytes.to_vec()));
         }
         let spare = std::mem::take(&mut self.spare);
-        let decoded = self.verifier.plain_into(spare, &frame, item.bytes.len());
-        self.verify(decoded, item)?;
-        let entry = whole_entry(item.id, Codec::Zstd, item.bytes.len());
-        Ok(EncodedBlob { entry, payload: frame })
+        let decoded = self.verifier.plain_into(spare, &frame, bytes.len());
+        self.verify(decoded, bytes)?;
+        Ok(EncodedBlob::new(whole_entry(id, Codec::Zstd, bytes.len()), frame))
     }
 
     fn delta(&mut self, item: &WorkItem) -> Result<Option<EncodedBlob>> {
@@ -93,7 +140,7 @@ impl Encoder<'_> {
         }
         let spare = std::mem::take(&mut self.spare);
         let decoded = self.verifier.delta_into(spare, &prefix, &frame, item.bytes.len());
-        self.verify(decoded, item)?;
+        self.verify(decoded, &item.bytes)?;
         let entry = BlobEntry {
             id: item.id,
             codec: Codec::Delta,
@@ -103,7 +150,9 @@ impl Encoder<'_> {
             depth: lineage.depth,
             bases: lineage.bases,
         };
-        Ok(Some(EncodedBlob { entry, payload: frame }))
+        self.summary.delta_bytes += item.bytes.len() as u64;
+        Progress::add(&self.shared.progress.delta_bytes, item.bytes.len() as u64);
+        Ok(Some(EncodedBlob::new(entry, frame)))
     }
 
     fn choose_bases(&self, candidates: &[ParentChunk], length: usize) -> Result<Option<Lineage>> {
@@ -151,9 +200,9 @@ impl Encoder<'_> {
     }
 
     /// Compares what a blob decodes to with what went in, and keeps the buffer for the next one.
-    fn verify(&mut self, decoded: Result<Vec<u8>, ZstdError>, item: &WorkItem) -> Result<()> {
+    fn verify(&mut self, decoded: Result<Vec<u8>, ZstdError>, bytes: &[u8]) -> Result<()> {
         match decoded {
-            Ok(decoded) if decoded == item.bytes => {
+            Ok(decoded) if decoded == bytes => {
                 self.spare = decoded;
                 Ok(())
             }

@@ -23,6 +23,8 @@ use crate::source::sniff;
 
 /// Chunks are handed to the encoders in batches of about this many bytes.
 const BATCH_BYTES: usize = 512 << 10;
+/// Chunks of small files, which are compressed together, in batches of this many.
+pub const GROUP_BYTES: usize = 2 << 20;
 /// Or when they span this many segments. A planner holds at most one buffer more than that, which
 /// must be fewer than there are: the reader would wait for a free one for ever.
 const BATCH_SEGMENTS: usize = 2;
@@ -35,6 +37,19 @@ pub struct WorkItem {
     pub bytes: Bytes,
     /// Chunks of the parent, in order.
     pub candidates: Vec<ParentChunk>,
+    /// What it is a chunk of.
+    pub origin: Origin,
+}
+
+/// What a chunk is a part of, which decides how hard it is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A stream.
+    Stream,
+    /// A file of several chunks.
+    File,
+    /// A small file, whose chunks are stored together with their neighbours.
+    SmallFile,
 }
 
 /// A stream whose chunks are all on their way.
@@ -56,7 +71,7 @@ pub fn plan(
     buffers: usize,
 ) -> Result<Planned> {
     expect_bytes(shared.progress, source.input.size_hint());
-    let planned = plan_one(shared, source, parent, work, buffers);
+    let planned = plan_one(shared, source, parent, work, buffers, Origin::Stream);
     // Where one stream fails, the others need not go on.
     planned.inspect_err(|_| shared.abandoned.store(true, Ordering::Relaxed))
 }
@@ -68,12 +83,13 @@ pub fn plan_one(
     parent: Option<StreamEntry>,
     work: Sender<Vec<WorkItem>>,
     buffers: usize,
+    origin: Origin,
 ) -> Result<Planned> {
     let StreamSource { name, input, min_bytes } = source;
     let stopper = input.stopper();
     let room = shared.chunker.profile().max as usize;
     let segments = ReadAhead::start(input, room, buffers);
-    let mut planner = Planner::new(shared, parent, work)?;
+    let mut planner = Planner::new(shared, parent, work, origin)?;
     let read = planner.consume(&segments, &name);
     if let Err(error) = read {
         if let Some(stopper) = stopper {
@@ -90,6 +106,7 @@ struct Planner<'a> {
     shared: &'a Shared<'a>,
     parent: Option<Parent<'a>>,
     work: Sender<Vec<WorkItem>>,
+    origin: Origin,
     batch: Vec<WorkItem>,
     batch_bytes: usize,
     /// Segments read since the batch began. Its chunks keep their buffers from going round.
@@ -119,6 +136,7 @@ impl<'a> Planner<'a> {
         shared: &'a Shared<'a>,
         parent: Option<StreamEntry>,
         work: Sender<Vec<WorkItem>>,
+        origin: Origin,
     ) -> Result<Self> {
         let parent = match parent {
             Some(stream) => Some(Parent::new(RecipeReader::new(shared.repository, stream.root)?)),
@@ -132,6 +150,7 @@ impl<'a> Planner<'a> {
             shared,
             parent,
             work,
+            origin,
             batch: Vec::new(),
             batch_bytes: 0,
             batch_segments: 0,
@@ -265,8 +284,12 @@ impl<'a> Planner<'a> {
             };
             self.summary.new_chunks += 1;
             self.batch_bytes += bytes.len();
-            self.batch.push(WorkItem { id, bytes, candidates });
-            if self.batch_bytes >= BATCH_BYTES {
+            self.batch.push(WorkItem { id, bytes, candidates, origin: self.origin });
+            let limit = match self.origin {
+                Origin::SmallFile => GROUP_BYTES,
+                Origin::Stream | Origin::File => BATCH_BYTES,
+            };
+            if self.batch_bytes >= limit {
                 self.send_batch()?;
             }
         } else {
@@ -344,7 +367,7 @@ fn store_node(shared: &Shared<'_>, node: Vec<u8>) -> Result<ChunkId> {
     let id = shared.repository.keys().chunk_id(BlobKind::Tree, &node);
     if shared.writer.claim(&id)? {
         let entry = whole_entry(id, Codec::Raw, node.len());
-        shared.writer.add(BlobKind::Tree, EncodedBlob { entry, payload: node })?;
+        shared.writer.add(BlobKind::Tree, EncodedBlob::new(entry, node))?;
     }
     Ok(id)
 }

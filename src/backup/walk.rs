@@ -30,6 +30,8 @@ use crate::repository::reader::ChunkReader;
 use crate::repository::trees::TreeReader;
 use crate::source::walk::{self, OwnerNames};
 
+/// zstd level of trees: there are few of them, and what is stored of an unchanged file is there.
+const TREE_LEVEL: i32 = 9;
 /// Entries of a directory that are worked on at once.
 const BATCH_ENTRIES: usize = 512;
 /// Directories are walked recursively, and a thread that waits may take on other work on top.
@@ -326,7 +328,11 @@ impl Walker<'_> {
             let spare = self.compressors.lock().expect("no panics here").pop();
             let mut compressor = match spare {
                 Some(compressor) => compressor,
-                None => Compressor::new(self.shared.compression)?,
+                None => {
+                    let mut compressor = Compressor::new(self.shared.compression)?;
+                    compressor.set_plain_level(TREE_LEVEL)?;
+                    compressor
+                }
             };
             let frame = compressor.plain(&node)?;
             self.compressors.lock().expect("no panics here").push(compressor);
@@ -334,7 +340,7 @@ impl Walker<'_> {
             let codec = if is_smaller { Codec::Zstd } else { Codec::Raw };
             let entry = whole_entry(id, codec, node.len());
             let payload = if is_smaller { frame } else { node };
-            self.shared.writer.add(BlobKind::Tree, EncodedBlob { entry, payload })?;
+            self.shared.writer.add(BlobKind::Tree, EncodedBlob::new(entry, payload))?;
         }
         Ok(id)
     }

@@ -131,7 +131,7 @@ impl Losses<'_> {
             }
             walked.push(key);
             match self.repository.index().find(&key)? {
-                Some(found) => waiting.extend(&found.entry().bases),
+                Some(found) => waiting.extend(found.needs()),
                 None => {
                     let object = format!("chunk {}", key.short());
                     self.findings.add(&object, "stands in no pack");

@@ -25,6 +25,8 @@ pub enum Codec {
     Zstd = 1,
     /// A zstd frame that refers to the bytes of the bases, joined.
     Delta = 2,
+    /// A part of the blob before it, which holds several small chunks one after the other.
+    Member = 3,
 }
 
 /// How entries name chunks: by full id in packs, by key in the index.
@@ -117,11 +119,11 @@ pub fn encode<I: BlobName>(entries: &[BlobEntry<I>]) -> Vec<u8> {
     let mut encoder = Encoder::default();
     encoder.number(entries.len() as u64);
     for entry in entries {
-        encoder
-            .fixed(entry.id.bytes())
-            .byte(entry.codec as u8)
-            .number(entry.stored_len.into())
-            .number(entry.plain_len.into());
+        encoder.fixed(entry.id.bytes()).byte(entry.codec as u8);
+        if entry.codec != Codec::Member {
+            encoder.number(entry.stored_len.into());
+        }
+        encoder.number(entry.plain_len.into());
         if entry.codec == Codec::Delta {
             encoder.number(entry.generation.into()).byte(entry.depth).byte(entry.bases.len() as u8);
             for base in &entry.bases {
@@ -135,12 +137,29 @@ pub fn encode<I: BlobName>(entries: &[BlobEntry<I>]) -> Vec<u8> {
 /// Decodes what [`encode`] made; zero bytes may follow (padding).
 pub fn decode<I: BlobName>(bytes: &[u8]) -> Result<Vec<BlobEntry<I>>, FormatError> {
     let mut decoder = Decoder::new(bytes);
-    let count = decoder.count(I::LEN + 3, "blob count")?;
+    let count = decoder.count(I::LEN + 2, "blob count")?;
     let entries = (0..count).map(|_| decode_entry(&mut decoder)).collect::<Result<Vec<_>, _>>()?;
+    check_groups(&entries)?;
     if decoder.rest().iter().any(|&byte| byte != 0) {
         return Err(FormatError::TrailingBytes(decoder.rest().len()));
     }
     Ok(entries)
+}
+
+/// Members follow a blob that is no delta, and all fit into it.
+fn check_groups<I>(entries: &[BlobEntry<I>]) -> Result<(), FormatError> {
+    let mut left = None;
+    for entry in entries {
+        left = match entry.codec {
+            Codec::Member => left.and_then(|left: u32| left.checked_sub(entry.plain_len)),
+            Codec::Delta => None,
+            Codec::Raw | Codec::Zstd => Some(entry.plain_len),
+        };
+        if entry.codec == Codec::Member && left.is_none() {
+            return Err(FormatError::Invalid("group of chunks"));
+        }
+    }
+    Ok(())
 }
 
 fn decode_entry<I: BlobName>(decoder: &mut Decoder) -> Result<BlobEntry<I>, FormatError> {
@@ -149,9 +168,13 @@ fn decode_entry<I: BlobName>(decoder: &mut Decoder) -> Result<BlobEntry<I>, Form
         0 => Codec::Raw,
         1 => Codec::Zstd,
         2 => Codec::Delta,
+        3 => Codec::Member,
         _ => return Err(FormatError::Invalid("codec")),
     };
-    let stored_len = decoder.bounded(MAX_PLAIN_LEN + (1 << 20), "stored length")? as u32;
+    let stored_len = match codec {
+        Codec::Member => 0,
+        _ => decoder.bounded(MAX_PLAIN_LEN + (1 << 20), "stored length")? as u32,
+    };
     let plain_len = decoder.bounded(MAX_PLAIN_LEN, "plain length")? as u32;
     let mut entry =
         BlobEntry { id, codec, stored_len, plain_len, generation: 0, depth: 0, bases: Vec::new() };

@@ -35,6 +35,19 @@ pub struct EncodedBlob {
     pub entry: BlobEntry,
     /// The payload: plain bytes as the entry's codec makes them.
     pub payload: Vec<u8>,
+    /// Where this is a group of small chunks: their entries, in the order of their bytes.
+    pub members: Vec<BlobEntry>,
+}
+
+impl EncodedBlob {
+    /// A blob that is one chunk.
+    pub fn new(entry: BlobEntry, payload: Vec<u8>) -> Self {
+        Self { entry, payload, members: Vec::new() }
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &BlobEntry> {
+        std::iter::once(&self.entry).chain(&self.members)
+    }
 }
 
 /// A pack that is being filled.
@@ -42,6 +55,7 @@ pub struct PackBuilder {
     kind: BlobKind,
     blobs: Vec<EncodedBlob>,
     payload_bytes: usize,
+    entries: usize,
 }
 
 /// A finished pack.
@@ -55,13 +69,14 @@ pub struct SealedPack {
 impl PackBuilder {
     /// An empty pack for blobs of one kind.
     pub fn new(kind: BlobKind) -> Self {
-        Self { kind, blobs: Vec::new(), payload_bytes: 0 }
+        Self { kind, blobs: Vec::new(), payload_bytes: 0, entries: 0 }
     }
 
     /// Adds a blob.
     pub fn push(&mut self, mut blob: EncodedBlob) {
         blob.entry.stored_len = (blob.payload.len() + TAG_LEN) as u32;
         self.payload_bytes += blob.payload.len() + TAG_LEN;
+        self.entries += 1 + blob.members.len();
         self.blobs.push(blob);
     }
 
@@ -70,9 +85,9 @@ impl PackBuilder {
         self.payload_bytes
     }
 
-    /// Blobs so far.
+    /// Entries so far: blobs, and the members of those that are groups.
     pub fn blob_count(&self) -> usize {
-        self.blobs.len()
+        self.entries
     }
 
     /// Seals the pack. Memory is given back blob by blob as the result grows.
@@ -82,7 +97,8 @@ impl PackBuilder {
         self.shuffle(&salt);
         let (header, cipher) = Header::new(keys, ObjectKind::Pack, salt);
         let header = header.to_bytes();
-        let entries: Vec<BlobEntry> = self.blobs.iter().map(|blob| blob.entry.clone()).collect();
+        let entries: Vec<BlobEntry> =
+            self.blobs.iter().flat_map(EncodedBlob::entries).cloned().collect();
         let mut plain_directory = directory::encode(&entries);
         plain_directory.resize(plain_directory.len().next_multiple_of(DIRECTORY_QUANTUM), 0);
         let fixed = HEADER_LEN + plain_directory.len() + TAG_LEN + FOOTER_LEN;
@@ -91,9 +107,11 @@ impl PackBuilder {
         let mut bytes = Vec::with_capacity(fixed + self.payload_bytes + pad);
         bytes.extend_from_slice(&header);
         let indexed: Vec<IndexEntry> = entries.iter().map(BlobEntry::to_index).collect();
-        for (ordinal, blob) in self.blobs.into_iter().enumerate() {
+        let mut ordinal = 0;
+        for blob in self.blobs {
             let associated = associated_data(&header, ordinal as u64, &indexed[ordinal], self.kind);
             cipher.seal_into(ordinal as u64, &associated, &blob.payload, &mut bytes);
+            ordinal += 1 + blob.members.len();
         }
         if pad > 0 {
             cipher.seal_into(PADDING_NONCE, &header, &vec![0; pad - TAG_LEN], &mut bytes);
@@ -120,6 +138,11 @@ impl PackBuilder {
             hasher.update(&(blob.payload.len() as u64).to_le_bytes());
             hasher.update(&directory::associated_data(&blob.entry.to_index(), self.kind));
             hasher.update(&blob.payload);
+            hasher.update(&(blob.members.len() as u64).to_le_bytes());
+            for member in &blob.members {
+                hasher.update(member.id.as_bytes());
+                hasher.update(&member.plain_len.to_le_bytes());
+            }
         }
         *hasher.finalize().as_bytes()
     }
@@ -291,8 +314,7 @@ mod tests {
         for letter in 0..20u8 {
             let payload = vec![letter; 100 + letter as usize];
             let id = keys().chunk_id(BlobKind::Data, &payload);
-            builder
-                .push(EncodedBlob { entry: whole_entry(id, Codec::Raw, payload.len()), payload });
+            builder.push(EncodedBlob::new(whole_entry(id, Codec::Raw, payload.len()), payload));
         }
         builder.seal(&keys(), &OsEntropy, padding)
     }

@@ -19,10 +19,10 @@ use rusqlite::Connection;
 
 use crate::crypto::envelope::HEADER_LEN;
 use crate::crypto::keys::BlobKind;
-use crate::format::directory::IndexEntry;
+use crate::format::directory::{Codec, IndexEntry};
 use crate::format::index::IndexedPack;
 use crate::format::snapshot::Snapshot;
-use crate::id::{ObjectName, RepositoryId};
+use crate::id::{ChunkKey, ObjectName, RepositoryId};
 
 /// Errors of the index.
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +139,28 @@ impl Found {
     /// The blob's entry.
     pub fn entry(&self) -> &IndexEntry {
         &self.pack.entries[self.ordinal]
+    }
+
+    /// For a member of a group: the group's place, and where the member starts in its bytes.
+    pub fn group(&self) -> (Self, usize) {
+        let mut offset = 0;
+        let mut ordinal = self.ordinal;
+        while ordinal > 0 && self.pack.entries[ordinal].codec == Codec::Member {
+            ordinal -= 1;
+            let before = &self.pack.entries[ordinal];
+            if before.codec == Codec::Member {
+                offset += before.plain_len as usize;
+            }
+        }
+        (Self { pack: self.pack.clone(), ordinal }, offset)
+    }
+
+    /// Chunks without which this one cannot be read: the bases of a delta, the group of a member.
+    pub fn needs(&self) -> Vec<ChunkKey> {
+        match self.entry().codec {
+            Codec::Member => vec![self.group().0.entry().id],
+            _ => self.entry().bases.clone(),
+        }
     }
 
     /// Where it starts in the pack.

@@ -102,7 +102,7 @@ impl<'a> Walk<'a> {
             }
             let places = self.repository.index().packs_of(&key)?;
             let found = self.choose(&key, places)?;
-            waiting.extend(&found.entry().bases);
+            waiting.extend(found.needs());
         }
         Ok(())
     }

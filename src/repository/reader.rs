@@ -34,12 +34,19 @@ pub struct Scratch {
     stored: Vec<u8>,
     /// Several bases, joined.
     prefix: Vec<u8>,
+    /// The group of small chunks that was decoded last, and its key.
+    group: Option<(ChunkKey, Arc<Vec<u8>>)>,
 }
 
 impl Scratch {
     /// Fresh state for one thread.
     pub fn new() -> Result<Self> {
-        Ok(Self { decompressor: Decompressor::new()?, stored: Vec::new(), prefix: Vec::new() })
+        Ok(Self {
+            decompressor: Decompressor::new()?,
+            stored: Vec::new(),
+            prefix: Vec::new(),
+            group: None,
+        })
     }
 }
 
@@ -167,6 +174,9 @@ impl<'a> ChunkReader<'a> {
     ) -> Result<Vec<u8>> {
         let entry = place.entry();
         let length = entry.plain_len as usize;
+        if entry.codec == Codec::Member {
+            return self.member(kind, place, scratch);
+        }
         let named = |error: FormatError| Error::damaged(blob_name(place), error);
         let bases = match entry.codec {
             Codec::Delta if depth >= MAX_DEPTH => {
@@ -178,7 +188,7 @@ impl<'a> ChunkReader<'a> {
                 .map(|base| self.base_at_depth(base, scratch, depth + 1))
                 .collect::<Result<Vec<_>>>()?,
         };
-        let Scratch { decompressor, stored, prefix } = scratch;
+        let Scratch { decompressor, stored, prefix, .. } = scratch;
         self.fetch(place, stored)?;
         let opener =
             PackOpener::new(self.repository.keys(), place.pack.header, kind).map_err(named)?;
@@ -186,7 +196,7 @@ impl<'a> ChunkReader<'a> {
         let prefix: &[u8] = match (&entry.codec, &bases[..]) {
             (Codec::Raw, _) if payload.len() == length => return Ok(payload.to_vec()),
             (Codec::Raw, _) => return Err(named(FormatError::Invalid("length of a raw blob"))),
-            (Codec::Zstd, _) | (Codec::Delta, []) => &[],
+            (Codec::Zstd | Codec::Member, _) | (Codec::Delta, []) => &[],
             (Codec::Delta, [single]) => single,
             (Codec::Delta, several) => {
                 join_into(prefix, several);
@@ -199,6 +209,25 @@ impl<'a> ChunkReader<'a> {
             _ => decompressor.plain_into(spare, payload, length),
         };
         decoded.map_err(|_| named(FormatError::Invalid("zstd frame")))
+    }
+
+    /// A chunk that is a part of a blob. Neighbours are mostly read one after the other.
+    fn member(&self, kind: BlobKind, place: &Found, scratch: &mut Scratch) -> Result<Vec<u8>> {
+        let (group, offset) = place.group();
+        let key = group.entry().id;
+        let last = scratch.group.take().filter(|(last, _)| *last == key);
+        let bytes = match last.map(|(_, bytes)| bytes).or_else(|| self.cached(&key)) {
+            Some(bytes) => bytes,
+            None => {
+                let bytes = Arc::new(self.decode(kind, &group, scratch, 0)?);
+                self.keep(key, bytes.clone());
+                bytes
+            }
+        };
+        scratch.group = Some((key, bytes.clone()));
+        let end = offset + place.entry().plain_len as usize;
+        let invalid = || Error::damaged(blob_name(place), FormatError::Invalid("group of chunks"));
+        bytes.get(offset..end).map(<[u8]>::to_vec).ok_or_else(invalid)
     }
 
     fn fetch(&self, place: &Found, out: &mut Vec<u8>) -> Result<()> {
