@@ -99,7 +99,7 @@ fn builder(payload: &[u8]) -> PackBuilder {
     let mut builder = PackBuilder::new(BlobKind::Data);
     for part in payload.chunks(64 << 10) {
         let id = keys.chunk_id(BlobKind::Data, part);
-        let entry = whole_entry(id, Codec::Raw, part.len());
+        let entry = whole_entry(id.key(), Codec::Raw, part.len());
         builder.push(EncodedBlob::new(entry, part.to_vec()));
     }
     builder
@@ -113,13 +113,13 @@ fn pack(c: &mut Criterion) {
     group.bench_function("seal", |b| {
         b.iter_batched(
             || builder(payload),
-            |builder| builder.seal(&keys, &OsEntropy, Padding::None).bytes.len(),
+            |builder| builder.seal(&keys, &OsEntropy, Padding::None, Vec::new()).bytes.len(),
             BatchSize::LargeInput,
         )
     });
-    let sealed = builder(payload).seal(&keys, &OsEntropy, Padding::None);
+    let sealed = builder(payload).seal(&keys, &OsEntropy, Padding::None, Vec::new());
     group.bench_function("read directory", |b| {
-        b.iter(|| read_directory(&keys, &sealed.bytes).unwrap().1.len())
+        b.iter(|| read_directory(&keys, &sealed.bytes).unwrap().entries.len())
     });
     let opener = PackOpener::new(&keys, sealed.indexed.header, BlobKind::Data).unwrap();
     group.bench_function("open blobs", |b| {
@@ -145,7 +145,7 @@ fn filled_index(chunks: u64) -> Index {
         let entries = (pack * 1000..(pack + 1) * 1000)
             .map(|number| {
                 let id = restow::id::ChunkId([0; 32]);
-                let mut entry = whole_entry(id, Codec::Zstd, 1000).to_index();
+                let mut entry = whole_entry(id.key(), Codec::Zstd, 1000);
                 entry.id = key(number);
                 entry
             })

@@ -23,7 +23,7 @@ fn key(number: u64) -> ChunkKey {
 fn pack(number: u64) -> IndexedPack {
     let entries = (number * PACK..(number + 1) * PACK)
         .map(|chunk| {
-            let mut entry = whole_entry(ChunkId([0; 32]), Codec::Zstd, 250_000).to_index();
+            let mut entry = whole_entry(ChunkId([0; 32]).key(), Codec::Zstd, 250_000);
             entry.id = key(chunk);
             entry.stored_len = 60_000;
             if chunk % 2 == 1 {

@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 
-use crate::format::directory::{IndexEntry, MAX_BASES};
+use crate::format::directory::{BlobEntry, MAX_BASES};
 use crate::id::ChunkKey;
 
 /// Base of the digits of generations: with 4, thirty daily versions give chains of at most 7.
@@ -38,7 +38,7 @@ pub struct BaseInfo {
 
 impl BaseInfo {
     /// From an entry of the index.
-    pub fn of(entry: &IndexEntry) -> Self {
+    pub fn of(entry: &BlobEntry) -> Self {
         Self {
             generation: entry.generation,
             depth: entry.depth,

@@ -1,37 +1,32 @@
 //! Reading files that are new or changed, and cutting them into chunks. Encoding happens elsewhere.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use bytes::Bytes;
 
 use super::StreamSource;
+use super::gather::Gatherer;
 use super::parent::ParentChunk;
-use super::stream::{self, GROUP_BYTES, Origin, WorkItem};
+use super::stream::{self, Output, Planned};
 use super::walk::Walker;
 use crate::crypto::keys::BlobKind;
 use crate::error::{Error, Result};
 use crate::format::entry::{Content, Entry, Kind};
 use crate::format::name::Name;
-use crate::format::snapshot::StreamEntry;
+use crate::format::snapshot::{StreamEntry, Summary};
 use crate::progress::Progress;
-use crate::source::StreamInput;
 use crate::source::file::FileInput;
 use crate::source::walk;
 
-/// The chunks of files up to this size are compressed together like small files are. Bigger ones are
-/// more often read in parts, and changed in parts.
+/// Files up to this size are read into the buffer of their group.
+const SMALL_BYTES: u64 = 256 << 10;
+/// The chunks of files up to this size are compressed together with those of other files.
 const MEDIUM_BYTES: u64 = 4 << 20;
 /// Buffers for reading one big file ahead.
 const BUFFERS: usize = 4;
-
-/// Chunks of small files on their way to the encoders.
-#[derive(Default)]
-pub struct Batch {
-    items: Vec<WorkItem>,
-    bytes: usize,
-}
 
 impl Walker<'_> {
     /// Reads a file. `old` is what the parent snapshot has in its place.
@@ -40,52 +35,61 @@ impl Walker<'_> {
         path: &Path,
         old: Option<&Entry>,
     ) -> Result<(u64, Content), ReadError> {
-        let mut file = walk::open(path)?;
-        let before = walk::fingerprint(&file)?;
-        let max = self.shared.chunker.profile().max as u64;
+        let (mut file, before) = walk::open(path)?;
         let old = match old.map(|old| &old.kind) {
             Some(Kind::File { content, size }) => Some((*size, *content)),
             _ => None,
         };
-        let read = if before.1 <= max {
-            let mut bytes = Vec::with_capacity(before.1 as usize + 1);
-            (&mut file).take(max + 1).read_to_end(&mut bytes)?;
-            if bytes.len() as u64 > max {
-                // It grew; the rest is read as a stream is.
-                std::io::Seek::rewind(&mut file)?;
-                self.read_big(path, FileInput::new(file.try_clone()?), old)?
-            } else {
-                self.read_small(bytes, old)?
+        let mut read = None;
+        if before.1 <= MEDIUM_BYTES {
+            read = self.read_small(&mut file, before.1, old)?;
+            if read.is_none() {
+                // It grew; it is read again as a big one.
+                file.rewind()?;
             }
-        } else {
-            self.read_big(path, FileInput::new(file.try_clone()?), old)?
+        }
+        let read = match read {
+            Some(read) => read,
+            None => self.read_big(path, file.try_clone()?, old)?,
         };
-        let after = walk::fingerprint(&file)?;
-        if before != after {
+        if walk::fingerprint(&file)? != before {
             // Kept as it was read; what was read may never have been in the file at one time.
             self.problem(path, "changed while it was read");
         }
         Ok(read)
     }
 
-    /// A file of at most one maximal chunk, which is in memory.
+    /// A file that is read into memory. `None` where it has more than `size` bytes.
     fn read_small(
         &self,
-        bytes: Vec<u8>,
+        file: &mut File,
+        size: u64,
         old: Option<(u64, Content)>,
-    ) -> Result<(u64, Content), ReadError> {
-        let size = bytes.len() as u64;
+    ) -> Result<Option<(u64, Content)>, ReadError> {
+        let thread = rayon::current_thread_index().unwrap_or(0) % self.gatherers.len();
+        let mut gatherer = self.gatherers[thread].lock().expect("no panics here");
+        if size > SMALL_BYTES {
+            let mut bytes = Vec::with_capacity(size as usize + 1);
+            file.take(size + 1).read_to_end(&mut bytes)?;
+            if bytes.len() as u64 > size {
+                return Ok(None);
+            }
+            return self.read_chunks(bytes.into(), old, &mut gatherer).map(Some);
+        }
+        let Some(bytes) = gatherer.read(file, size as usize)? else { return Ok(None) };
+        let size = bytes.len();
+        if size == 0 {
+            return Ok(Some((0, Content::Empty)));
+        }
+        if self.shared.chunker.cut(bytes, true) != Some(size) {
+            let bytes = Bytes::copy_from_slice(bytes);
+            gatherer.forget();
+            return self.read_chunks(bytes, old, &mut gatherer).map(Some);
+        }
+        let id = self.shared.repository.keys().chunk_id(BlobKind::Data, bytes);
+        let size = size as u64;
         Progress::add(&self.shared.progress.done_bytes, size);
-        self.count(|summary| summary.read_bytes += size);
-        if bytes.is_empty() {
-            return Ok((0, Content::Empty));
-        }
-        let is_one = self.shared.chunker.cut(&bytes, true) == Some(bytes.len());
-        if !is_one {
-            let input = Box::new(std::io::Cursor::new(Bytes::from(bytes)));
-            return self.read_stream(Name::from("file"), input, old);
-        }
-        let id = self.shared.repository.keys().chunk_id(BlobKind::Data, &bytes);
+        let mut summary = Summary { read_bytes: size, chunks: 1, ..Summary::default() };
         if self.shared.writer.claim(&id)? {
             let candidates = match old {
                 Some((old_size, Content::Chunk(old))) => {
@@ -93,73 +97,59 @@ impl Walker<'_> {
                 }
                 _ => Vec::new(),
             };
-            self.count(|summary| {
-                summary.chunks += 1;
-                summary.new_chunks += 1;
-            });
-            let origin = Origin::SmallFile;
-            self.hand_over(WorkItem { id, bytes: bytes.into(), candidates, origin })?;
+            summary.new_chunks = 1;
+            gatherer.keep(id, candidates);
         } else {
             Progress::add(&self.shared.progress.dedup_bytes, size);
-            self.count(|summary| {
-                summary.chunks += 1;
-                summary.dedup_bytes += size;
-            });
+            summary.dedup_bytes = size;
+            gatherer.forget();
         }
-        Ok((size, Content::Chunk(id)))
+        self.count(|all| *all = super::add(*all, summary));
+        Ok(Some((size, Content::Chunk(id))))
+    }
+
+    /// A file of several chunks, which is in memory.
+    fn read_chunks(
+        &self,
+        bytes: Bytes,
+        old: Option<(u64, Content)>,
+        gatherer: &mut Gatherer<'_>,
+    ) -> Result<(u64, Content), ReadError> {
+        let parent = parent_of(Name::new(b""), old);
+        Ok(self.planned(stream::plan_bytes(self.shared, bytes, parent, gatherer)?))
     }
 
     fn read_big(
         &self,
         path: &Path,
-        input: FileInput,
+        file: File,
         old: Option<(u64, Content)>,
     ) -> Result<(u64, Content), ReadError> {
-        self.read_stream(Name::new(path.as_os_str().as_bytes()), Box::new(input), old)
+        let name = Name::new(path.as_os_str().as_bytes());
+        let parent = parent_of(name.clone(), old);
+        let source = StreamSource { name, input: Box::new(FileInput::new(file)), min_bytes: 0 };
+        let mut gatherer = Gatherer::new(self.shared, self.work.clone());
+        let output = Output::Group(&mut gatherer);
+        let planned = stream::plan_one(self.shared, source, parent, output, BUFFERS);
+        // What was cut is worth keeping even where the file could not be read to its end.
+        gatherer.send()?;
+        Ok(self.planned(planned?))
     }
 
-    fn read_stream(
-        &self,
-        name: Name,
-        input: Box<dyn StreamInput>,
-        old: Option<(u64, Content)>,
-    ) -> Result<(u64, Content), ReadError> {
-        let parent = match old {
-            Some((size, Content::Recipe { root, chunks })) => {
-                Some(StreamEntry { name: name.clone(), size, chunks, root })
-            }
-            _ => None,
-        };
-        let is_big = input.size_hint().is_some_and(|size| size > MEDIUM_BYTES);
-        let origin = if is_big { Origin::File } else { Origin::SmallFile };
-        let source = StreamSource { name, input, min_bytes: 0 };
-        let planned =
-            stream::plan_one(self.shared, source, parent, self.work.clone(), BUFFERS, origin)?;
+    fn planned(&self, planned: Planned) -> (u64, Content) {
         self.count(|summary| *summary = super::add(*summary, planned.summary));
         let StreamEntry { size, root, chunks, .. } = planned.entry;
-        Ok((size, if size == 0 { Content::Empty } else { Content::Recipe { root, chunks } }))
+        (size, if size == 0 { Content::Empty } else { Content::Recipe { root, chunks } })
     }
+}
 
-    fn hand_over(&self, item: WorkItem) -> Result<()> {
-        let thread = rayon::current_thread_index().unwrap_or(0);
-        let mut batch = self.batches[thread % self.batches.len()].lock().expect("no panics here");
-        batch.bytes += item.bytes.len();
-        batch.items.push(item);
-        if batch.bytes >= GROUP_BYTES {
-            self.send(&mut batch)?;
+/// What the deltas of a file of several chunks are made against.
+fn parent_of(name: Name, old: Option<(u64, Content)>) -> Option<StreamEntry> {
+    match old {
+        Some((size, Content::Recipe { root, chunks })) => {
+            Some(StreamEntry { name, size, chunks, root })
         }
-        Ok(())
-    }
-
-    /// Hands over what a thread has.
-    pub(super) fn send(&self, batch: &mut Batch) -> Result<()> {
-        batch.bytes = 0;
-        let items = std::mem::take(&mut batch.items);
-        if items.is_empty() {
-            return Ok(());
-        }
-        // Nobody listens only where all encoders failed, and they tell why.
-        self.work.send(items).map_err(|_| Error::Interrupted)
+        _ => None,
     }
 }
 

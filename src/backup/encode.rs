@@ -8,8 +8,9 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 
 use super::Shared;
+use super::gather::{Group, Member};
 use super::parent::ParentChunk;
-use super::stream::{Origin, WorkItem};
+use super::stream::{Work, WorkItem};
 use crate::compress::{Compressor, Decompressor, ZstdError};
 use crate::crypto::CryptoError;
 use crate::crypto::keys::BlobKind;
@@ -26,40 +27,27 @@ use crate::repository::reader::{Scratch, join_into};
 const CLEARLY_SMALL: usize = 16;
 
 /// Encodes batches until there are no more. Returns what was stored how.
-pub fn encode_all(shared: &Shared<'_>, queue: Receiver<Vec<WorkItem>>) -> Result<Summary> {
+pub fn encode_all(shared: &Shared<'_>, queue: Receiver<Work>) -> Result<Summary> {
     let mut encoder = Encoder {
         shared,
         scratch: Scratch::new()?,
         compressor: Compressor::new(shared.compression)?,
         verifier: Decompressor::new()?,
         spare: Vec::new(),
-        origin: Origin::Stream,
+        level: shared.compression.plain_level,
         summary: Summary::default(),
     };
-    for batch in queue {
-        let mut group = Vec::new();
-        for item in batch {
-            if shared.should_stop() {
-                return Err(Error::Interrupted);
-            }
-            match encoder.delta(&item)? {
-                Some(blob) => encoder.put(blob)?,
-                None if item.origin == Origin::SmallFile => group.push(item),
-                None => {
-                    let blob = encoder.whole(&item)?;
-                    encoder.put(blob)?;
+    for work in queue {
+        match work {
+            Work::Chunks(batch) => {
+                encoder.set_level(shared.compression.plain_level)?;
+                for item in batch {
+                    encoder.chunk(item)?;
                 }
             }
-        }
-        match &group[..] {
-            [] => {}
-            [single] => {
-                let blob = encoder.whole(single)?;
-                encoder.put(blob)?;
-            }
-            several => {
-                let blob = encoder.group(several)?;
-                encoder.put(blob)?;
+            Work::Group(group) => {
+                encoder.set_level(shared.compression.file_level)?;
+                encoder.group(group)?;
             }
         }
     }
@@ -73,8 +61,8 @@ struct Encoder<'a> {
     verifier: Decompressor,
     /// A used buffer for the next verification.
     spare: Vec<u8>,
-    /// What the compressor is set for.
-    origin: Origin,
+    /// What the compressor is set to.
+    level: i32,
     summary: Summary,
 }
 
@@ -84,24 +72,66 @@ impl Encoder<'_> {
         self.shared.writer.add(BlobKind::Data, blob)
     }
 
-    /// A chunk on its own.
-    fn whole(&mut self, item: &WorkItem) -> Result<EncodedBlob> {
-        self.count_new(item.bytes.len());
-        self.compress(item.id, &item.bytes, item.origin)
+    fn stop_if_asked(&self) -> Result<()> {
+        if self.shared.should_stop() { Err(Error::Interrupted) } else { Ok(()) }
     }
 
-    /// Several small chunks as one blob: what they have in common is stored once.
-    fn group(&mut self, items: &[WorkItem]) -> Result<EncodedBlob> {
-        let mut bytes = Vec::with_capacity(items.iter().map(|item| item.bytes.len()).sum());
-        let mut members = Vec::with_capacity(items.len());
-        for item in items {
-            self.count_new(item.bytes.len());
-            bytes.extend_from_slice(&item.bytes);
-            members.push(whole_entry(item.id, Codec::Member, item.bytes.len()));
+    fn set_level(&mut self, level: i32) -> Result<()> {
+        if level != self.level {
+            self.compressor.set_plain_level(level)?;
+            self.level = level;
         }
-        let id = self.shared.repository.keys().chunk_id(BlobKind::Data, &bytes);
-        let blob = self.compress(id, &bytes, Origin::SmallFile)?;
-        Ok(EncodedBlob { members, ..blob })
+        Ok(())
+    }
+
+    /// A chunk on its own.
+    fn chunk(&mut self, item: WorkItem) -> Result<()> {
+        self.stop_if_asked()?;
+        let blob = match self.delta(item.id, &item.bytes, &item.candidates)? {
+            Some(blob) => blob,
+            None => {
+                self.count_new(item.bytes.len());
+                self.compress(item.id.key(), &item.bytes)?
+            }
+        };
+        drop(item);
+        self.put(blob)
+    }
+
+    /// Several small chunks as one blob: what they have in common is stored once. Those that are
+    /// better stored as deltas leave it.
+    fn group(&mut self, group: Group) -> Result<()> {
+        let Group { mut bytes, members } = group;
+        let mut kept = Vec::with_capacity(members.len());
+        let (mut from, mut to) = (0, 0);
+        for Member { id, length, candidates } in members {
+            self.stop_if_asked()?;
+            match self.delta(id, &bytes[from..from + length], &candidates)? {
+                Some(blob) => self.put(blob)?,
+                None => {
+                    self.count_new(length);
+                    if from != to {
+                        bytes.copy_within(from..from + length, to);
+                    }
+                    to += length;
+                    kept.push(whole_entry(id.key(), Codec::Member, length));
+                }
+            }
+            from += length;
+        }
+        bytes.truncate(to);
+        if let [only] = &kept[..] {
+            let blob = self.compress(only.id, &bytes)?;
+            self.put(blob)?;
+        } else if !kept.is_empty() {
+            let keys = kept.iter().map(|member| member.id);
+            let key = self.shared.repository.keys().group_key(keys);
+            let blob = self.compress(key, &bytes)?;
+            self.put(EncodedBlob { members: kept, ..blob })?;
+        }
+        bytes.clear();
+        self.shared.groups.lock().expect("no panics here").push(bytes);
+        Ok(())
     }
 
     fn count_new(&mut self, length: usize) {
@@ -109,14 +139,7 @@ impl Encoder<'_> {
         Progress::add(&self.shared.progress.new_bytes, length as u64);
     }
 
-    fn compress(&mut self, id: ChunkId, bytes: &[u8], origin: Origin) -> Result<EncodedBlob> {
-        if origin != self.origin {
-            let settings = self.shared.compression;
-            let is_stream = origin == Origin::Stream;
-            let level = if is_stream { settings.plain_level } else { settings.file_level };
-            self.compressor.set_plain_level(level)?;
-            self.origin = origin;
-        }
+    fn compress(&mut self, id: ChunkKey, bytes: &[u8]) -> Result<EncodedBlob> {
         let frame = self.compressor.plain(bytes)?;
         if frame.len() >= bytes.len() {
             let entry = whole_entry(id, Codec::Raw, bytes.len());
@@ -128,30 +151,35 @@ impl Encoder<'_> {
         Ok(EncodedBlob::new(whole_entry(id, Codec::Zstd, bytes.len()), frame))
     }
 
-    fn delta(&mut self, item: &WorkItem) -> Result<Option<EncodedBlob>> {
-        let Some(lineage) = self.choose_bases(&item.candidates, item.bytes.len())? else {
+    fn delta(
+        &mut self,
+        id: ChunkId,
+        bytes: &[u8],
+        candidates: &[ParentChunk],
+    ) -> Result<Option<EncodedBlob>> {
+        let Some(lineage) = self.choose_bases(candidates, bytes.len())? else {
             return Ok(None);
         };
         // A base that cannot be read is no reason to fail: the chunk is stored whole.
         let Ok(prefix) = self.read_bases(&lineage.bases) else { return Ok(None) };
-        let frame = self.compressor.delta(&prefix, &item.bytes)?;
-        if !self.is_worth_it(&frame, item)? {
+        let frame = self.compressor.delta(&prefix, bytes)?;
+        if !self.is_worth_it(&frame, bytes)? {
             return Ok(None);
         }
         let spare = std::mem::take(&mut self.spare);
-        let decoded = self.verifier.delta_into(spare, &prefix, &frame, item.bytes.len());
-        self.verify(decoded, &item.bytes)?;
+        let decoded = self.verifier.delta_into(spare, &prefix, &frame, bytes.len());
+        self.verify(decoded, bytes)?;
         let entry = BlobEntry {
-            id: item.id,
+            id: id.key(),
             codec: Codec::Delta,
             stored_len: 0,
-            plain_len: item.bytes.len() as u32,
+            plain_len: bytes.len() as u32,
             generation: lineage.generation,
             depth: lineage.depth,
             bases: lineage.bases,
         };
-        self.summary.delta_bytes += item.bytes.len() as u64;
-        Progress::add(&self.shared.progress.delta_bytes, item.bytes.len() as u64);
+        self.summary.delta_bytes += bytes.len() as u64;
+        Progress::add(&self.shared.progress.delta_bytes, bytes.len() as u64);
         Ok(Some(EncodedBlob::new(entry, frame)))
     }
 
@@ -191,11 +219,11 @@ impl Encoder<'_> {
         })
     }
 
-    fn is_worth_it(&mut self, frame: &[u8], item: &WorkItem) -> Result<bool> {
-        if frame.len() <= item.bytes.len() / CLEARLY_SMALL {
+    fn is_worth_it(&mut self, frame: &[u8], bytes: &[u8]) -> Result<bool> {
+        if frame.len() <= bytes.len() / CLEARLY_SMALL {
             return Ok(true);
         }
-        let whole = self.compressor.plain(&item.bytes)?;
+        let whole = self.compressor.plain(bytes)?;
         Ok(frame.len() * 10 <= whole.len() * 7)
     }
 

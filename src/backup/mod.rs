@@ -8,18 +8,21 @@ mod choose;
 mod content;
 mod encode;
 pub mod files;
+mod gather;
 mod input;
 mod parent;
 mod stream;
 mod walk;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::thread;
 
 use crossbeam_channel::bounded;
 use jiff::Timestamp;
 
 use files::{Decision, FileProblem, FilesSource, PlannedFiles};
+use stream::ZeroChunk;
 
 use crate::chunker::Chunker;
 use crate::compress::Settings;
@@ -156,15 +159,7 @@ pub fn run(repository: &Repository, options: BackupOptions, progress: &Progress)
         extra: Default::default(),
     };
     let writer = BlobWriter::new(repository, options.dry_run);
-    let shared = Shared {
-        repository,
-        writer: &writer,
-        reader: ChunkReader::new(repository),
-        progress,
-        chunker: Chunker::new(repository.config().stream_chunks, repository.keys().gear_key()),
-        compression: options.compression,
-        abandoned: AtomicBool::new(false),
-    };
+    let shared = Shared::new(repository, &writer, progress, options.compression);
     let parents = parents.into_iter().map(|parent| parent.map(|(_, stream)| stream));
     let sources = options.streams.into_iter().zip(parents).collect();
     let files = options.files.as_ref().map(|files| (files, tree_parent.map(|(_, tree)| tree)));
@@ -201,12 +196,35 @@ struct Shared<'a> {
     compression: Settings,
     /// Set where one stream failed: the others need not go on.
     abandoned: AtomicBool,
+    /// Used buffers for groups of small files.
+    groups: Mutex<Vec<Vec<u8>>>,
+    /// What long runs of zeros are cut into.
+    zeros: OnceLock<ZeroChunk>,
 }
 
 type SourceWithParent = (StreamSource, Option<StreamEntry>);
 type FilesWithParent<'a> = (&'a FilesSource, Option<ChunkId>);
 
-impl Shared<'_> {
+impl<'a> Shared<'a> {
+    fn new(
+        repository: &'a Repository,
+        writer: &'a BlobWriter<'a>,
+        progress: &'a Progress,
+        compression: Settings,
+    ) -> Self {
+        Self {
+            repository,
+            writer,
+            reader: ChunkReader::new(repository),
+            progress,
+            chunker: Chunker::new(repository.config().stream_chunks, repository.keys().gear_key()),
+            compression,
+            abandoned: AtomicBool::new(false),
+            groups: Mutex::default(),
+            zeros: OnceLock::new(),
+        }
+    }
+
     /// Runs the pipeline for all streams; when it returns `Ok`, all packs are stored.
     fn store(
         &self,

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use crossbeam_channel::Sender;
 
+use super::gather::{Gatherer, Group};
 use super::input::{ReadAhead, Segment};
 use super::parent::{Parent, ParentChunk};
 use super::{Shared, StreamSource, expect_bytes};
@@ -23,11 +24,17 @@ use crate::source::sniff;
 
 /// Chunks are handed to the encoders in batches of about this many bytes.
 const BATCH_BYTES: usize = 512 << 10;
-/// Chunks of small files, which are compressed together, in batches of this many.
-pub const GROUP_BYTES: usize = 2 << 20;
 /// Or when they span this many segments. A planner holds at most one buffer more than that, which
 /// must be fewer than there are: the reader would wait for a free one for ever.
 const BATCH_SEGMENTS: usize = 2;
+
+/// What encoders do.
+pub enum Work {
+    /// Chunks that are stored each on its own.
+    Chunks(Vec<WorkItem>),
+    /// Small ones that are stored together.
+    Group(Group),
+}
 
 /// A new chunk and what it may be a changed copy of.
 pub struct WorkItem {
@@ -37,19 +44,14 @@ pub struct WorkItem {
     pub bytes: Bytes,
     /// Chunks of the parent, in order.
     pub candidates: Vec<ParentChunk>,
-    /// What it is a chunk of.
-    pub origin: Origin,
 }
 
-/// What a chunk is a part of, which decides how hard it is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// A stream.
-    Stream,
-    /// A file of several chunks.
-    File,
-    /// A small file, whose chunks are stored together with their neighbours.
-    SmallFile,
+/// Where a planner puts new chunks.
+pub enum Output<'a, 'b> {
+    /// In batches of their own on the way to the encoders.
+    Queue(Sender<Work>),
+    /// Together with others of files.
+    Group(&'a mut Gatherer<'b>),
 }
 
 /// A stream whose chunks are all on their way.
@@ -67,11 +69,12 @@ pub fn plan(
     shared: &Shared<'_>,
     source: StreamSource,
     parent: Option<StreamEntry>,
-    work: Sender<Vec<WorkItem>>,
+    work: Sender<Work>,
     buffers: usize,
 ) -> Result<Planned> {
     expect_bytes(shared.progress, source.input.size_hint());
-    let planned = plan_one(shared, source, parent, work, buffers, Origin::Stream);
+    let output = Output::Queue(work);
+    let planned = plan_one(shared, source, parent, output, buffers);
     // Where one stream fails, the others need not go on.
     planned.inspect_err(|_| shared.abandoned.store(true, Ordering::Relaxed))
 }
@@ -81,15 +84,14 @@ pub fn plan_one(
     shared: &Shared<'_>,
     source: StreamSource,
     parent: Option<StreamEntry>,
-    work: Sender<Vec<WorkItem>>,
+    output: Output<'_, '_>,
     buffers: usize,
-    origin: Origin,
 ) -> Result<Planned> {
     let StreamSource { name, input, min_bytes } = source;
     let stopper = input.stopper();
     let room = shared.chunker.profile().max as usize;
     let segments = ReadAhead::start(input, room, buffers);
-    let mut planner = Planner::new(shared, parent, work, origin)?;
+    let mut planner = Planner::new(shared, parent, output)?;
     let read = planner.consume(&segments, &name);
     if let Err(error) = read {
         if let Some(stopper) = stopper {
@@ -102,11 +104,24 @@ pub fn plan_one(
     planner.finish(name, min_bytes)
 }
 
-struct Planner<'a> {
+/// The same for one that is in memory, and whose chunks are to be stored with their neighbours.
+pub fn plan_bytes(
+    shared: &Shared<'_>,
+    bytes: Bytes,
+    parent: Option<StreamEntry>,
+    gatherer: &mut Gatherer<'_>,
+) -> Result<Planned> {
+    let mut planner = Planner::new(shared, parent, Output::Group(gatherer))?;
+    Progress::add(&shared.progress.done_bytes, bytes.len() as u64);
+    planner.rest = bytes;
+    planner.cut(true)?;
+    planner.finish(Name::new(b""), 0)
+}
+
+struct Planner<'a, 'b, 'c> {
     shared: &'a Shared<'a>,
     parent: Option<Parent<'a>>,
-    work: Sender<Vec<WorkItem>>,
-    origin: Origin,
+    output: Output<'b, 'c>,
     batch: Vec<WorkItem>,
     batch_bytes: usize,
     /// Segments read since the batch began. Its chunks keep their buffers from going round.
@@ -118,39 +133,42 @@ struct Planner<'a> {
     position: u64,
     /// Whether the last chunk stood where the parent has it: then the next is guessed.
     in_step: bool,
-    zeros: ZeroChunk,
+    zeros: &'a ZeroChunk,
     /// How the stream is compressed already, and what to do about it.
     compression: Option<(&'static str, &'static str)>,
     summary: Summary,
 }
 
 /// The chunk that a long run of zeros is cut into; the same one all along.
-struct ZeroChunk {
+pub struct ZeroChunk {
     bytes: Bytes,
     id: ChunkId,
     length: usize,
 }
 
-impl<'a> Planner<'a> {
+impl ZeroChunk {
+    fn new(shared: &Shared<'_>) -> Self {
+        let bytes = Bytes::from(vec![0; shared.chunker.profile().max as usize]);
+        let length = shared.chunker.cut(&bytes, false).expect("a whole maximum chunk is given");
+        let id = shared.repository.keys().chunk_id(BlobKind::Data, &bytes[..length]);
+        Self { bytes, id, length }
+    }
+}
+
+impl<'a, 'b, 'c> Planner<'a, 'b, 'c> {
     fn new(
         shared: &'a Shared<'a>,
         parent: Option<StreamEntry>,
-        work: Sender<Vec<WorkItem>>,
-        origin: Origin,
+        output: Output<'b, 'c>,
     ) -> Result<Self> {
         let parent = match parent {
             Some(stream) => Some(Parent::new(RecipeReader::new(shared.repository, stream.root)?)),
             None => None,
         };
-        let max = shared.chunker.profile().max as usize;
-        let bytes = Bytes::from(vec![0; max]);
-        let length = shared.chunker.cut(&bytes, false).expect("a whole maximum chunk is given");
-        let id = shared.repository.keys().chunk_id(BlobKind::Data, &bytes[..length]);
         Ok(Self {
             shared,
             parent,
-            work,
-            origin,
+            output,
             batch: Vec::new(),
             batch_bytes: 0,
             batch_segments: 0,
@@ -158,7 +176,7 @@ impl<'a> Planner<'a> {
             rest: Bytes::new(),
             position: 0,
             in_step: true,
-            zeros: ZeroChunk { bytes, id, length },
+            zeros: shared.zeros.get_or_init(|| ZeroChunk::new(shared)),
             compression: None,
             summary: Summary::default(),
         })
@@ -283,14 +301,14 @@ impl<'a> Planner<'a> {
                 _ => Vec::new(),
             };
             self.summary.new_chunks += 1;
-            self.batch_bytes += bytes.len();
-            self.batch.push(WorkItem { id, bytes, candidates, origin: self.origin });
-            let limit = match self.origin {
-                Origin::SmallFile => GROUP_BYTES,
-                Origin::Stream | Origin::File => BATCH_BYTES,
-            };
-            if self.batch_bytes >= limit {
-                self.send_batch()?;
+            if let Output::Group(gatherer) = &mut self.output {
+                gatherer.add(id, &bytes, candidates)?;
+            } else {
+                self.batch_bytes += bytes.len();
+                self.batch.push(WorkItem { id, bytes, candidates });
+                if self.batch_bytes >= BATCH_BYTES {
+                    self.send_batch()?;
+                }
             }
         } else {
             self.dedup(u64::from(length));
@@ -354,11 +372,13 @@ impl<'a> Planner<'a> {
     fn send_batch(&mut self) -> Result<()> {
         (self.batch_bytes, self.batch_segments) = (0, 0);
         let batch = std::mem::take(&mut self.batch);
-        if batch.is_empty() {
-            return Ok(());
+        match &self.output {
+            Output::Queue(work) if !batch.is_empty() => {
+                // Nobody listens only where an encoder failed, and that one tells why.
+                work.send(Work::Chunks(batch)).map_err(|_| Error::Interrupted)
+            }
+            _ => Ok(()),
         }
-        // Nobody listens only where an encoder failed, and that one tells why.
-        self.work.send(batch).map_err(|_| Error::Interrupted)
     }
 }
 
@@ -366,7 +386,7 @@ impl<'a> Planner<'a> {
 fn store_node(shared: &Shared<'_>, node: Vec<u8>) -> Result<ChunkId> {
     let id = shared.repository.keys().chunk_id(BlobKind::Tree, &node);
     if shared.writer.claim(&id)? {
-        let entry = whole_entry(id, Codec::Raw, node.len());
+        let entry = whole_entry(id.key(), Codec::Raw, node.len());
         shared.writer.add(BlobKind::Tree, EncodedBlob::new(entry, node))?;
     }
     Ok(id)

@@ -13,9 +13,10 @@ use crossbeam_channel::Sender;
 use rayon::prelude::*;
 
 use super::Shared;
-use super::content::{Batch, ReadError};
+use super::content::ReadError;
 use super::files::{Decision, FileProblem, FilesSource, PlannedFiles};
-use super::stream::WorkItem;
+use super::gather::Gatherer;
+use super::stream::Work;
 use crate::compress::Compressor;
 use crate::crypto::keys::BlobKind;
 use crate::error::{Error, Result};
@@ -34,6 +35,8 @@ use crate::source::walk::{self, OwnerNames};
 const TREE_LEVEL: i32 = 9;
 /// Entries of a directory that are worked on at once.
 const BATCH_ENTRIES: usize = 512;
+/// Files that are read by one thread, one after the other, at least.
+const NEIGHBOURS: usize = 16;
 /// Directories are walked recursively, and a thread that waits may take on other work on top.
 const STACK_BYTES: usize = 256 << 20;
 /// A file that changed less than this before it was read may change again and bear the same time.
@@ -45,7 +48,7 @@ pub(super) fn plan(
     shared: &Shared<'_>,
     source: &FilesSource,
     parent: Option<ChunkId>,
-    work: Sender<Vec<WorkItem>>,
+    work: Sender<Work>,
     threads: usize,
 ) -> Result<PlannedFiles> {
     let pool = rayon::ThreadPoolBuilder::new()
@@ -53,23 +56,23 @@ pub(super) fn plan(
         .stack_size(STACK_BYTES)
         .build()
         .map_err(|error| Error::Usage(format!("start threads: {error}")))?;
+    let gatherers = (0..threads).map(|_| Mutex::new(Gatherer::new(shared, work.clone()))).collect();
     let walker = Walker {
         shared,
         source,
         work,
         trees: ChunkReader::new(shared.repository),
         owners: OwnerNames::default(),
-        batches: (0..threads).map(|_| Mutex::default()).collect(),
+        gatherers,
         compressors: Mutex::default(),
         hard_links: Mutex::default(),
         outcome: Mutex::default(),
     };
     let wanted = Wanted::of(&source.paths)?;
-    let place = Place { device: None, depth: 0 };
-    let tree = pool.install(|| walker.directory(Path::new("/"), &wanted, parent, place));
+    let tree = pool.install(|| walker.directory(Path::new("/"), &wanted, parent, None));
     // What was cut is worth keeping even where the walk failed.
-    for batch in &walker.batches {
-        walker.send(&mut batch.lock().expect("no panics here"))?;
+    for gatherer in &walker.gatherers {
+        gatherer.lock().expect("no panics here").send()?;
     }
     let outcome = walker.outcome.into_inner().expect("no panics here");
     let Outcome { mut problems, mut decisions, summary } = outcome;
@@ -107,11 +110,12 @@ impl Wanted {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Place {
-    /// The file system to stay on.
-    device: Option<u64>,
-    depth: usize,
+/// What a name stands for.
+enum Seen {
+    /// Something that is done with.
+    Entry(Entry),
+    /// A directory, with its tree in the parent snapshot.
+    Directory { entry: Entry, parent: Option<ChunkId> },
 }
 
 #[derive(Default)]
@@ -124,11 +128,11 @@ struct Outcome {
 pub(super) struct Walker<'a> {
     pub(super) shared: &'a Shared<'a>,
     source: &'a FilesSource,
-    pub(super) work: Sender<Vec<WorkItem>>,
+    pub(super) work: Sender<Work>,
     trees: ChunkReader<'a>,
     owners: OwnerNames,
     /// One for each thread, so that neighbours stay together.
-    pub(super) batches: Vec<Mutex<Batch>>,
+    pub(super) gatherers: Vec<Mutex<Gatherer<'a>>>,
     compressors: Mutex<Vec<Compressor>>,
     /// What was read of files with several names.
     hard_links: Mutex<HashMap<(u64, u64), (u64, Content)>>,
@@ -136,12 +140,13 @@ pub(super) struct Walker<'a> {
 }
 
 impl Walker<'_> {
+    /// Stores the tree of a directory. `device` is the file system to stay on.
     fn directory(
         &self,
         path: &Path,
         wanted: &Wanted,
         parent: Option<ChunkId>,
-        place: Place,
+        device: Option<u64>,
     ) -> Result<ChunkId> {
         if self.shared.should_stop_reading() {
             return Err(Error::Interrupted);
@@ -152,12 +157,25 @@ impl Walker<'_> {
         let mut store = |node: Vec<u8>| self.store_node(node);
         for batch in names.chunks(BATCH_ENTRIES) {
             let items: Vec<_> = batch.iter().map(|name| (name, old.named(name))).collect();
-            let entries: Vec<Option<Entry>> = items
+            // Files first: those of one directory are alike, and are compressed together.
+            let seen: Vec<Option<Seen>> = items
                 .into_par_iter()
-                .with_max_len(32)
+                .with_min_len(NEIGHBOURS)
                 .map(|(name, old)| {
-                    let below = wanted.below.get(name);
-                    self.entry(&path.join(name), name, below, wanted.whole, old, place)
+                    let is_asked_for = wanted.below.contains_key(name);
+                    self.look(&path.join(name), name, is_asked_for, old)
+                })
+                .collect::<Result<_>>()?;
+            let entries: Vec<Option<Entry>> = seen
+                .into_par_iter()
+                .zip(batch)
+                .map(|(seen, name)| match seen {
+                    Some(Seen::Directory { entry, parent }) => {
+                        let below = wanted.below.get(name).filter(|_| !wanted.whole);
+                        self.subdirectory(&path.join(name), entry, below, parent, device).map(Some)
+                    }
+                    Some(Seen::Entry(entry)) => Ok(Some(entry)),
+                    None => Ok(None),
                 })
                 .collect::<Result<_>>()?;
             for entry in entries.iter().flatten() {
@@ -181,16 +199,15 @@ impl Walker<'_> {
         })
     }
 
-    /// The entry for one name, or `None` where it is left out or cannot be read.
-    fn entry(
+    /// Looks at one name, and reads it if it is a file that is new. `None` where it is left out or
+    /// cannot be read.
+    fn look(
         &self,
         path: &Path,
         name: &OsStr,
-        below: Option<&Wanted>,
-        whole: bool,
+        is_asked_for: bool,
         old: Option<Entry>,
-        place: Place,
-    ) -> Result<Option<Entry>> {
+    ) -> Result<Option<Seen>> {
         // Taken before anything is read: what changes from here on has a later time or is racy.
         let now = self.shared.repository.environment().clock.now().as_second();
         let mut entry = match walk::read_entry(path, name, &self.owners) {
@@ -202,7 +219,6 @@ impl Walker<'_> {
         };
         let is_directory = matches!(entry.kind, Kind::Directory { .. });
         // Only what was asked for by name is kept against the rules.
-        let is_asked_for = below.is_some();
         if !is_asked_for
             && let Some(reason) = self.source.excludes.reason(path, is_directory, entry.size())
         {
@@ -214,42 +230,44 @@ impl Walker<'_> {
         }
         match &entry.kind {
             Kind::Directory { .. } => {
-                let mut inner = Place { depth: place.depth + 1, ..place };
-                let everything = Wanted { whole: true, ..Wanted::default() };
-                let wanted = match below {
-                    Some(below) if !whole => below,
-                    _ => &everything,
-                };
-                if self.source.one_file_system && wanted.whole {
-                    match place.device {
-                        Some(device) if device != entry.device => {
-                            // The mount point itself is kept, empty.
-                            self.decide(path, "excluded", "on another file system");
-                            entry.kind = Kind::Directory { tree: self.empty_tree()? };
-                            return self.keep_directory(entry);
-                        }
-                        _ => inner.device = Some(entry.device),
-                    }
-                }
                 let parent = match old.map(|old| old.kind) {
                     Some(Kind::Directory { tree }) => Some(tree),
                     _ => None,
                 };
-                let tree = self.directory(path, wanted, parent, inner)?;
-                entry.kind = Kind::Directory { tree };
-                self.keep_directory(entry)
+                Ok(Some(Seen::Directory { entry, parent }))
             }
-            Kind::File { .. } => self.file(path, entry, old),
+            Kind::File { .. } => Ok(self.file(path, entry, old)?.map(Seen::Entry)),
             _ => {
                 self.count(|summary| summary.files += 1);
-                Ok(Some(entry))
+                Ok(Some(Seen::Entry(entry)))
             }
         }
     }
 
-    fn keep_directory(&self, entry: Entry) -> Result<Option<Entry>> {
+    /// A directory that was found, with what is in it; only what is asked for where that is told.
+    fn subdirectory(
+        &self,
+        path: &Path,
+        mut entry: Entry,
+        below: Option<&Wanted>,
+        parent: Option<ChunkId>,
+        device: Option<u64>,
+    ) -> Result<Entry> {
+        let everything = Wanted { whole: true, ..Wanted::default() };
+        let wanted = below.unwrap_or(&everything);
+        let is_other = device.is_some_and(|device| device != entry.device);
+        let tree = if self.source.one_file_system && wanted.whole && is_other {
+            // The mount point itself is kept, empty.
+            self.decide(path, "excluded", "on another file system");
+            self.empty_tree()?
+        } else {
+            let is_bound = self.source.one_file_system && wanted.whole;
+            let inner = if is_bound { Some(entry.device) } else { device };
+            self.directory(path, wanted, parent, inner)?
+        };
+        entry.kind = Kind::Directory { tree };
         self.count(|summary| summary.directories += 1);
-        Ok(Some(entry))
+        Ok(entry)
     }
 
     fn empty_tree(&self) -> Result<ChunkId> {
@@ -338,7 +356,7 @@ impl Walker<'_> {
             self.compressors.lock().expect("no panics here").push(compressor);
             let is_smaller = frame.len() < node.len();
             let codec = if is_smaller { Codec::Zstd } else { Codec::Raw };
-            let entry = whole_entry(id, codec, node.len());
+            let entry = whole_entry(id.key(), codec, node.len());
             let payload = if is_smaller { frame } else { node };
             self.shared.writer.add(BlobKind::Tree, EncodedBlob::new(entry, payload))?;
         }

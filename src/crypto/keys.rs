@@ -4,6 +4,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::entropy::{Entropy, random};
 use crate::id::ChunkId;
+use crate::id::ChunkKey;
 
 /// The one secret of a repository; every slot in `keys/` wraps it.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -60,6 +61,7 @@ impl BlobKind {
 pub struct KeyRing {
     data_id: [u8; 32],
     tree_id: [u8; 32],
+    group: [u8; 32],
     gear: [u8; 32],
     config: [u8; 32],
     salt: [u8; 32],
@@ -75,6 +77,7 @@ impl KeyRing {
         Self {
             data_id: derive("chunk id: data"),
             tree_id: derive("chunk id: tree"),
+            group: derive("group key"),
             gear: derive("gear table"),
             config: derive("config authentication"),
             salt: derive("object salt"),
@@ -89,6 +92,16 @@ impl KeyRing {
             BlobKind::Tree => &self.tree_id,
         };
         ChunkId(*blake3::keyed_hash(key, plain).as_bytes())
+    }
+
+    /// The key of a group of chunks, made of the keys of its members in their order. The members
+    /// prove its bytes.
+    pub fn group_key(&self, members: impl Iterator<Item = ChunkKey>) -> ChunkKey {
+        let mut hasher = blake3::Hasher::new_keyed(&self.group);
+        members.for_each(|member| {
+            hasher.update(member.as_bytes());
+        });
+        ChunkId(*hasher.finalize().as_bytes()).key()
     }
 
     /// The key that the chunker's gear table is made from.

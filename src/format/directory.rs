@@ -1,12 +1,12 @@
 //! What stands in a pack: an entry for each blob, in the order in which the blobs stand.
 //!
-//! Pack directories hold full ids and are the authority; idx objects and the local index hold the
-//! same entries with 16-byte keys (see [`ChunkKey`]).
+//! Chunks are named by their 16-byte keys (see [`ChunkKey`]); recipes and trees hold the full ids.
+//! Idx objects and the local index hold the same entries.
 
 use super::FormatError;
 use super::codec::{Decoder, Encoder};
 use crate::crypto::keys::BlobKind;
-use crate::id::{ChunkId, ChunkKey};
+use crate::id::ChunkKey;
 
 /// Longest plain chunk or tree node that any version reads, in bytes.
 pub const MAX_PLAIN_LEN: u64 = 16 << 20;
@@ -29,41 +29,11 @@ pub enum Codec {
     Member = 3,
 }
 
-/// How entries name chunks: by full id in packs, by key in the index.
-pub trait BlobName: Copy + Eq {
-    /// Length in bytes.
-    const LEN: usize;
-    /// The bytes.
-    fn bytes(&self) -> &[u8];
-    /// Reads one.
-    fn read(decoder: &mut Decoder<'_>) -> Result<Self, FormatError>;
-}
-
-impl BlobName for ChunkId {
-    const LEN: usize = 32;
-    fn bytes(&self) -> &[u8] {
-        self.as_bytes()
-    }
-    fn read(decoder: &mut Decoder<'_>) -> Result<Self, FormatError> {
-        decoder.fixed("chunk id").map(Self)
-    }
-}
-
-impl BlobName for ChunkKey {
-    const LEN: usize = 16;
-    fn bytes(&self) -> &[u8] {
-        self.as_bytes()
-    }
-    fn read(decoder: &mut Decoder<'_>) -> Result<Self, FormatError> {
-        decoder.fixed("chunk key").map(Self)
-    }
-}
-
 /// One blob of a pack.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BlobEntry<I = ChunkId> {
-    /// Id of the plain bytes.
-    pub id: I,
+pub struct BlobEntry {
+    /// Key of the plain bytes; of a group, see `KeyRing::group_key`.
+    pub id: ChunkKey,
     /// How they are stored.
     pub codec: Codec,
     /// Bytes in the pack, tag included.
@@ -79,32 +49,9 @@ pub struct BlobEntry<I = ChunkId> {
     pub bases: Vec<ChunkKey>,
 }
 
-/// An entry as idx objects and the local index hold it.
-pub type IndexEntry = BlobEntry<ChunkKey>;
-
-impl BlobEntry {
-    /// The same with keys for ids.
-    pub fn to_index(&self) -> IndexEntry {
-        IndexEntry {
-            id: self.id.key(),
-            codec: self.codec,
-            stored_len: self.stored_len,
-            plain_len: self.plain_len,
-            generation: self.generation,
-            depth: self.depth,
-            bases: self.bases.clone(),
-        }
-    }
-
-    /// Whether this entry of a pack and that of the index say the same.
-    pub fn agrees_with(&self, indexed: &IndexEntry) -> bool {
-        self.to_index() == *indexed
-    }
-}
-
 /// The data that sealing binds to a blob, after the pack's header and the ordinal:
 /// kind, codec, plain length, key of the id, keys of the bases.
-pub fn associated_data(entry: &IndexEntry, kind: BlobKind) -> Vec<u8> {
+pub fn associated_data(entry: &BlobEntry, kind: BlobKind) -> Vec<u8> {
     let mut encoder = Encoder::default();
     encoder.byte(kind as u8).byte(entry.codec as u8).number(entry.plain_len.into());
     encoder.fixed(entry.id.as_bytes());
@@ -115,11 +62,11 @@ pub fn associated_data(entry: &IndexEntry, kind: BlobKind) -> Vec<u8> {
 }
 
 /// Encodes the entries of a pack.
-pub fn encode<I: BlobName>(entries: &[BlobEntry<I>]) -> Vec<u8> {
+pub fn encode(entries: &[BlobEntry]) -> Vec<u8> {
     let mut encoder = Encoder::default();
     encoder.number(entries.len() as u64);
     for entry in entries {
-        encoder.fixed(entry.id.bytes()).byte(entry.codec as u8);
+        encoder.fixed(entry.id.as_bytes()).byte(entry.codec as u8);
         if entry.codec != Codec::Member {
             encoder.number(entry.stored_len.into());
         }
@@ -135,9 +82,9 @@ pub fn encode<I: BlobName>(entries: &[BlobEntry<I>]) -> Vec<u8> {
 }
 
 /// Decodes what [`encode`] made; zero bytes may follow (padding).
-pub fn decode<I: BlobName>(bytes: &[u8]) -> Result<Vec<BlobEntry<I>>, FormatError> {
+pub fn decode(bytes: &[u8]) -> Result<Vec<BlobEntry>, FormatError> {
     let mut decoder = Decoder::new(bytes);
-    let count = decoder.count(I::LEN + 2, "blob count")?;
+    let count = decoder.count(ChunkKey::LEN + 2, "blob count")?;
     let entries = (0..count).map(|_| decode_entry(&mut decoder)).collect::<Result<Vec<_>, _>>()?;
     check_groups(&entries)?;
     if decoder.rest().iter().any(|&byte| byte != 0) {
@@ -147,7 +94,7 @@ pub fn decode<I: BlobName>(bytes: &[u8]) -> Result<Vec<BlobEntry<I>>, FormatErro
 }
 
 /// Members follow a blob that is no delta, and all fit into it.
-fn check_groups<I>(entries: &[BlobEntry<I>]) -> Result<(), FormatError> {
+fn check_groups(entries: &[BlobEntry]) -> Result<(), FormatError> {
     let mut left = None;
     for entry in entries {
         left = match entry.codec {
@@ -162,8 +109,8 @@ fn check_groups<I>(entries: &[BlobEntry<I>]) -> Result<(), FormatError> {
     Ok(())
 }
 
-fn decode_entry<I: BlobName>(decoder: &mut Decoder) -> Result<BlobEntry<I>, FormatError> {
-    let id = I::read(decoder)?;
+fn decode_entry(decoder: &mut Decoder) -> Result<BlobEntry, FormatError> {
+    let id = ChunkKey(decoder.fixed("chunk key")?);
     let codec = match decoder.byte("codec")? {
         0 => Codec::Raw,
         1 => Codec::Zstd,
@@ -186,7 +133,7 @@ fn decode_entry<I: BlobName>(decoder: &mut Decoder) -> Result<BlobEntry<I>, Form
             return Err(FormatError::Invalid("delta"));
         }
         for _ in 0..count {
-            entry.bases.push(ChunkKey::read(decoder)?);
+            entry.bases.push(ChunkKey(decoder.fixed("base key")?));
         }
     }
     Ok(entry)
@@ -198,26 +145,54 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     pub(crate) fn entries() -> impl Strategy<Value = Vec<BlobEntry>> {
-        let entry = (any::<[u8; 32]>(), 0..3u8, 16..9_000_000u32, 0..9_000_000u32, 1..33u8);
-        prop::collection::vec(
-            entry.prop_map(|(id, codec, stored_len, plain_len, depth)| {
-                let delta = codec == 2;
-                BlobEntry {
-                    id: ChunkId(id),
-                    codec: [Codec::Raw, Codec::Zstd, Codec::Delta][codec as usize],
-                    stored_len,
-                    plain_len,
-                    generation: if delta { stored_len } else { 0 },
-                    depth: if delta { depth } else { 0 },
-                    bases: if delta {
-                        vec![ChunkKey([depth; 16]); 1 + depth as usize % 8]
-                    } else {
-                        vec![]
-                    },
-                }
-            }),
-            0..20,
-        )
+        let entry = (any::<[u8; 16]>(), 0..3u8, 16..9_000_000u32, 0..9_000_000u32, 1..33u8);
+        let blob = entry.prop_map(|(id, codec, stored_len, plain_len, depth)| {
+            let delta = codec == 2;
+            let blob = BlobEntry {
+                id: ChunkKey(id),
+                codec: [Codec::Raw, Codec::Zstd, Codec::Delta][codec as usize],
+                stored_len,
+                plain_len,
+                generation: if delta { stored_len } else { 0 },
+                depth: if delta { depth } else { 0 },
+                bases: if delta {
+                    vec![ChunkKey([depth; 16]); 1 + depth as usize % 8]
+                } else {
+                    vec![]
+                },
+            };
+            let member = BlobEntry {
+                codec: Codec::Member,
+                stored_len: 0,
+                plain_len: plain_len / 4,
+                ..blob.clone()
+            };
+            let members = if delta { 0 } else { usize::from(depth % 5) };
+            std::iter::once(blob).chain(vec![member; members]).collect::<Vec<_>>()
+        });
+        prop::collection::vec(blob, 0..20).prop_map(|blobs| blobs.concat())
+    }
+
+    #[test]
+    fn members_must_fit_into_a_blob_that_is_no_delta() {
+        let blob = |codec, plain_len| BlobEntry {
+            id: ChunkKey([1; 16]),
+            codec,
+            stored_len: 20,
+            plain_len,
+            generation: 0,
+            depth: 0,
+            bases: Vec::new(),
+        };
+        let is_sound = |entries: &[BlobEntry]| decode(&encode(entries)).is_ok();
+        let member = |plain_len| BlobEntry { stored_len: 0, ..blob(Codec::Member, plain_len) };
+        assert!(is_sound(&[blob(Codec::Zstd, 10), member(4), member(6)]));
+        assert!(!is_sound(&[blob(Codec::Zstd, 10), member(4), member(7)]));
+        assert!(!is_sound(&[member(4)]));
+        let bases = vec![ChunkKey([2; 16])];
+        let delta = BlobEntry { bases, generation: 1, depth: 1, ..blob(Codec::Delta, 10) };
+        assert!(is_sound(std::slice::from_ref(&delta)));
+        assert!(!is_sound(&[delta, member(4)]));
     }
 
     proptest! {
@@ -225,15 +200,12 @@ pub(crate) mod tests {
         fn round_trips_with_padding(entries in entries(), padding in 0usize..40) {
             let mut bytes = encode(&entries);
             bytes.resize(bytes.len() + padding, 0);
-            prop_assert_eq!(decode::<ChunkId>(&bytes).unwrap(), entries.clone());
-            let indexed: Vec<_> = entries.iter().map(BlobEntry::to_index).collect();
-            prop_assert_eq!(decode::<ChunkKey>(&encode(&indexed)).unwrap(), indexed);
+            prop_assert_eq!(decode(&bytes).unwrap(), entries.clone());
         }
 
         #[test]
         fn hostile_bytes_never_panic(bytes: Vec<u8>) {
-            let _ = decode::<ChunkId>(&bytes);
-            let _ = decode::<ChunkKey>(&bytes);
+            let _ = decode(&bytes);
         }
     }
 }

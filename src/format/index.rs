@@ -5,7 +5,7 @@
 
 use super::FormatError;
 use super::codec::{Decoder, Encoder};
-use super::directory::{self, IndexEntry};
+use super::directory::{self, BlobEntry};
 use crate::crypto::envelope::HEADER_LEN;
 use crate::crypto::keys::BlobKind;
 use crate::id::ObjectName;
@@ -22,7 +22,7 @@ pub struct IndexedPack {
     /// The first bytes of the pack.
     pub header: [u8; HEADER_LEN],
     /// Its blobs; the first starts right after the header.
-    pub entries: Vec<IndexEntry>,
+    pub entries: Vec<BlobEntry>,
 }
 
 /// Encodes an idx object.
@@ -72,7 +72,7 @@ mod tests {
                 kind: BlobKind::Tree,
                 size,
                 header: [4; HEADER_LEN],
-                entries: blobs.iter().map(|blob| blob.to_index()).collect(),
+                entries: blobs,
             };
             let packs = vec![pack.clone(), pack];
             prop_assert_eq!(decode(&encode(&packs)).unwrap(), packs);

@@ -12,13 +12,13 @@
 //! never share a key even where the random generator repeats itself.
 
 use super::FormatError;
-use super::directory::{self, BlobEntry, Codec, IndexEntry};
+use super::directory::{self, BlobEntry, Codec};
 use super::index::IndexedPack;
 use crate::crypto::aead::{ObjectCipher, TAG_LEN};
 use crate::crypto::envelope::{HEADER_LEN, Header, ObjectKind};
 use crate::crypto::keys::{BlobKind, KeyRing};
 use crate::entropy::Entropy;
-use crate::id::{ChunkId, ObjectName};
+use crate::id::{ChunkKey, ObjectName};
 
 /// Bytes at the very end of a pack.
 pub const FOOTER_LEN: usize = 8;
@@ -90,8 +90,14 @@ impl PackBuilder {
         self.entries
     }
 
-    /// Seals the pack. Memory is given back blob by blob as the result grows.
-    pub fn seal(mut self, keys: &KeyRing, entropy: &dyn Entropy, padding: Padding) -> SealedPack {
+    /// Seals the pack into `bytes`, a used buffer. Memory is given back blob by blob as it grows.
+    pub fn seal(
+        mut self,
+        keys: &KeyRing,
+        entropy: &dyn Entropy,
+        padding: Padding,
+        mut bytes: Vec<u8>,
+    ) -> SealedPack {
         let digest = self.content_digest(padding);
         let salt = keys.object_salt(entropy, &[&[self.kind as u8], &digest]);
         self.shuffle(&salt);
@@ -104,12 +110,12 @@ impl PackBuilder {
         let fixed = HEADER_LEN + plain_directory.len() + TAG_LEN + FOOTER_LEN;
         let pad = padding.for_length(fixed + self.payload_bytes);
 
-        let mut bytes = Vec::with_capacity(fixed + self.payload_bytes + pad);
+        bytes.clear();
+        bytes.reserve(fixed + self.payload_bytes + pad);
         bytes.extend_from_slice(&header);
-        let indexed: Vec<IndexEntry> = entries.iter().map(BlobEntry::to_index).collect();
         let mut ordinal = 0;
         for blob in self.blobs {
-            let associated = associated_data(&header, ordinal as u64, &indexed[ordinal], self.kind);
+            let associated = associated_data(&header, ordinal as u64, &entries[ordinal], self.kind);
             cipher.seal_into(ordinal as u64, &associated, &blob.payload, &mut bytes);
             ordinal += 1 + blob.members.len();
         }
@@ -123,7 +129,7 @@ impl PackBuilder {
         bytes.extend_from_slice(MAGIC);
         let name = ObjectName::of(&bytes);
         let size = bytes.len() as u64;
-        let indexed = IndexedPack { name, kind: self.kind, size, header, entries: indexed };
+        let indexed = IndexedPack { name, kind: self.kind, size, header, entries };
         SealedPack { bytes, indexed }
     }
 
@@ -136,7 +142,7 @@ impl PackBuilder {
             hasher.update(&blob.entry.generation.to_le_bytes());
             hasher.update(&blob.entry.depth.to_le_bytes());
             hasher.update(&(blob.payload.len() as u64).to_le_bytes());
-            hasher.update(&directory::associated_data(&blob.entry.to_index(), self.kind));
+            hasher.update(&directory::associated_data(&blob.entry, self.kind));
             hasher.update(&blob.payload);
             hasher.update(&(blob.members.len() as u64).to_le_bytes());
             for member in &blob.members {
@@ -207,7 +213,7 @@ impl PackOpener {
     pub fn open_blob<'a>(
         &self,
         ordinal: u64,
-        entry: &IndexEntry,
+        entry: &BlobEntry,
         stored: &'a mut [u8],
     ) -> Result<&'a mut [u8], FormatError> {
         let associated = associated_data(&self.header, ordinal, entry, self.kind);
@@ -216,10 +222,7 @@ impl PackOpener {
 }
 
 /// Reads the directory of a whole pack from its bytes alone.
-pub fn read_directory(
-    keys: &KeyRing,
-    bytes: &[u8],
-) -> Result<(IndexedPack, Vec<BlobEntry>), FormatError> {
+pub fn read_directory(keys: &KeyRing, bytes: &[u8]) -> Result<IndexedPack, FormatError> {
     let header: [u8; HEADER_LEN] =
         *bytes.first_chunk().ok_or(FormatError::Truncated("pack header"))?;
     let directory_len = parse_footer(bytes)?;
@@ -235,9 +238,9 @@ pub fn read_directory(
         kind,
         size: bytes.len() as u64,
         header,
-        entries: entries.iter().map(BlobEntry::to_index).collect(),
+        entries,
     };
-    Ok((pack, entries))
+    Ok(pack)
 }
 
 /// Decrypts the directory of a pack whose blobs and padding take `room` bytes.
@@ -255,7 +258,7 @@ pub fn open_directory(
         match opener.cipher.open_in_place(DIRECTORY_NONCE, &associated, &mut sealed) {
             Err(error) => last_error = error.into(),
             Ok(plain) => {
-                let entries: Vec<BlobEntry<ChunkId>> = directory::decode(plain)?;
+                let entries: Vec<BlobEntry> = directory::decode(plain)?;
                 let stored: u64 = entries.iter().map(|entry| u64::from(entry.stored_len)).sum();
                 if stored > room {
                     return Err(FormatError::Truncated("blobs of the pack"));
@@ -280,14 +283,14 @@ pub fn parse_footer(bytes: &[u8]) -> Result<usize, FormatError> {
 fn associated_data(
     header: &[u8; HEADER_LEN],
     ordinal: u64,
-    entry: &IndexEntry,
+    entry: &BlobEntry,
     kind: BlobKind,
 ) -> Vec<u8> {
     [&header[..], &ordinal.to_le_bytes(), &directory::associated_data(entry, kind)].concat()
 }
 
 /// An entry for a blob that is stored without a base.
-pub fn whole_entry(id: ChunkId, codec: Codec, plain_len: usize) -> BlobEntry {
+pub fn whole_entry(id: ChunkKey, codec: Codec, plain_len: usize) -> BlobEntry {
     BlobEntry {
         id,
         codec,
@@ -314,13 +317,14 @@ mod tests {
         for letter in 0..20u8 {
             let payload = vec![letter; 100 + letter as usize];
             let id = keys().chunk_id(BlobKind::Data, &payload);
-            builder.push(EncodedBlob::new(whole_entry(id, Codec::Raw, payload.len()), payload));
+            builder
+                .push(EncodedBlob::new(whole_entry(id.key(), Codec::Raw, payload.len()), payload));
         }
-        builder.seal(&keys(), &OsEntropy, padding)
+        builder.seal(&keys(), &OsEntropy, padding, Vec::new())
     }
 
     fn read_all(bytes: &[u8]) -> Result<Vec<Vec<u8>>, FormatError> {
-        let (pack, entries) = read_directory(&keys(), bytes)?;
+        let pack = read_directory(&keys(), bytes)?;
         let opener = PackOpener::new(&keys(), pack.header, pack.kind)?;
         let mut at = HEADER_LEN;
         let mut plains = Vec::new();
@@ -328,7 +332,7 @@ mod tests {
             let mut stored = bytes[at..at + entry.stored_len as usize].to_vec();
             at += stored.len();
             let plain = opener.open_blob(ordinal as u64, entry, &mut stored)?.to_vec();
-            assert_eq!(keys().chunk_id(BlobKind::Data, &plain), entries[ordinal].id);
+            assert_eq!(keys().chunk_id(BlobKind::Data, &plain).key(), entry.id);
             plains.push(plain);
         }
         Ok(plains)
@@ -341,7 +345,7 @@ mod tests {
             let plains = read_all(&pack.bytes).unwrap();
             assert_eq!(plains.len(), 20);
             assert!(!plains.is_sorted());
-            assert_eq!(read_directory(&keys(), &pack.bytes).unwrap().0, pack.indexed);
+            assert_eq!(read_directory(&keys(), &pack.bytes).unwrap(), pack.indexed);
         }
     }
 

@@ -19,7 +19,7 @@ use rusqlite::Connection;
 
 use crate::crypto::envelope::HEADER_LEN;
 use crate::crypto::keys::BlobKind;
-use crate::format::directory::{Codec, IndexEntry};
+use crate::format::directory::{BlobEntry, Codec};
 use crate::format::index::IndexedPack;
 use crate::format::snapshot::Snapshot;
 use crate::id::{ChunkKey, ObjectName, RepositoryId};
@@ -121,7 +121,7 @@ pub struct PackDirectory {
     /// Its first bytes.
     pub header: [u8; HEADER_LEN],
     /// Its blobs.
-    pub entries: Vec<IndexEntry>,
+    pub entries: Vec<BlobEntry>,
     /// Where each blob starts.
     pub offsets: Vec<u64>,
 }
@@ -137,8 +137,14 @@ pub struct Found {
 
 impl Found {
     /// The blob's entry.
-    pub fn entry(&self) -> &IndexEntry {
+    pub fn entry(&self) -> &BlobEntry {
         &self.pack.entries[self.ordinal]
+    }
+
+    /// Whether it is a group: the members that follow are parts of it.
+    pub fn is_group(&self) -> bool {
+        let next = self.pack.entries.get(self.ordinal + 1);
+        self.entry().codec != Codec::Member && next.is_some_and(|next| next.codec == Codec::Member)
     }
 
     /// For a member of a group: the group's place, and where the member starts in its bytes.

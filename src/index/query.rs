@@ -243,7 +243,7 @@ fn decode_pack(row: &Row<'_>) -> Result<PackDirectory, IndexError> {
     let mut offset = HEADER_LEN as u64;
     let offsets = entries
         .iter()
-        .map(|entry: &directory::IndexEntry| {
+        .map(|entry: &directory::BlobEntry| {
             let start = offset;
             offset += u64::from(entry.stored_len);
             start

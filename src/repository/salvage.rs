@@ -230,7 +230,6 @@ impl Repository {
         let header = *header.first_chunk().expect("a range has the length asked for");
         let (kind, entries) =
             pack::open_directory(&self.keys, header, &sealed, start).map_err(damaged)?;
-        let entries = entries.iter().map(|entry| entry.to_index()).collect();
         Ok(IndexedPack { name: *name, kind, size, header, entries })
     }
 }

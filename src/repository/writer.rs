@@ -136,7 +136,7 @@ impl<'a> BlobWriter<'a> {
         if ObjectName::of(&bytes) != *name {
             return Err(Error::name_mismatch(&path, name));
         }
-        let (pack, _) = pack::read_directory(self.repository.keys(), &bytes)
+        let pack = pack::read_directory(self.repository.keys(), &bytes)
             .map_err(|error| Error::damaged(&path, error))?;
         // It can be seen, but its writer may not have lived to make its name durable.
         self.repository.put_named(&path, &bytes)?;
@@ -206,13 +206,18 @@ impl<'a> BlobWriter<'a> {
 
     /// Seals and stores packs until [`BlobWriter::close`]; runs on a thread of its own.
     pub fn store_packs(&self) {
+        let mut buffer = Vec::new();
         for builder in &self.queue {
             if self.has_failed() {
                 continue;
             }
-            if let Err(error) = self.store_pack(builder) {
-                self.stored.lock().expect("no panics here").error.get_or_insert(error);
-                self.failed.store(true, Ordering::SeqCst);
+            match self.store_pack(builder, buffer) {
+                Ok(used) => buffer = used,
+                Err(error) => {
+                    buffer = Vec::new();
+                    self.stored.lock().expect("no panics here").error.get_or_insert(error);
+                    self.failed.store(true, Ordering::SeqCst);
+                }
             }
         }
     }
@@ -247,22 +252,21 @@ impl<'a> BlobWriter<'a> {
         }
     }
 
-    fn store_pack(&self, builder: PackBuilder) -> Result<()> {
+    fn store_pack(&self, builder: PackBuilder, buffer: Vec<u8>) -> Result<Vec<u8>> {
         let repository = self.repository;
         let entropy = &*repository.environment().entropy;
         let blobs = builder.blob_count();
-        let pack = builder.seal(repository.keys(), entropy, repository.config().padding);
+        let pack = builder.seal(repository.keys(), entropy, repository.config().padding, buffer);
         let size = pack.bytes.len() as u64;
         self.added_bytes.fetch_add(size, Ordering::Relaxed);
         if self.dry_run {
-            return Ok(());
+            return Ok(pack.bytes);
         }
         // Noted before it is stored: a note of a pack that never came is passed over.
         if let Some(journal) = &mut self.stored.lock().expect("no panics here").journal {
             let _ = journal.add(&pack.indexed.name);
         }
         repository.put_named(&paths::pack(&pack.indexed.name), &pack.bytes)?;
-        drop(pack.bytes);
         let mut stored = self.stored.lock().expect("no panics here");
         stored.packs.push(pack.indexed);
         stored.bytes += size;
@@ -270,7 +274,7 @@ impl<'a> BlobWriter<'a> {
         if stored.bytes >= CHECKPOINT_BYTES || stored.blobs >= CHECKPOINT_BLOBS {
             self.commit_packs(&mut stored, None)?;
         }
-        Ok(())
+        Ok(pack.bytes)
     }
 
     fn commit_packs(

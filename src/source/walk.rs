@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::sync::Mutex;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::format::entry::{Content, Entry, Kind, Moment, Owner};
@@ -124,9 +124,12 @@ fn xattr(path: &Path, name: &[u8], room: &mut Vec<u8>) -> io::Result<Option<Vec<
     }
 }
 
+/// Time of the last change of the content, and size.
+pub type Fingerprint = (Moment, u64);
+
 /// Opens a regular file for reading. A path that has become something else is an error, never
-/// followed and never waited for.
-pub fn open(path: &Path) -> io::Result<File> {
+/// followed and never waited for. With it comes its [`fingerprint`].
+pub fn open(path: &Path) -> io::Result<(File, Fingerprint)> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::open(path, flags | OFlags::NOATIME, Mode::empty()) {
         // Only the owner may leave the access time alone.
@@ -134,17 +137,21 @@ pub fn open(path: &Path) -> io::Result<File> {
         other => other,
     };
     let file = File::from(file?);
-    if file.metadata()?.is_file() {
-        return Ok(file);
+    let stat = rustix::fs::fstat(&file)?;
+    if !FileType::from_raw_mode(stat.st_mode).is_file() {
+        return Err(io::Error::other("is no regular file any more"));
     }
-    Err(io::Error::other("is no regular file any more"))
+    Ok((file, fingerprint_of(&stat)))
 }
 
 /// Modification time and size of an open file: what tells whether it changed meanwhile.
-pub fn fingerprint(file: &File) -> io::Result<(Moment, u64)> {
-    let metadata = file.metadata()?;
-    let nanoseconds = metadata.mtime_nsec().clamp(0, 999_999_999) as u32;
-    Ok((Moment { seconds: metadata.mtime(), nanoseconds }, metadata.len()))
+pub fn fingerprint(file: &File) -> io::Result<Fingerprint> {
+    Ok(fingerprint_of(&rustix::fs::fstat(file)?))
+}
+
+fn fingerprint_of(stat: &Stat) -> Fingerprint {
+    let nanoseconds = stat.st_mtime_nsec.min(999_999_999) as u32;
+    (Moment { seconds: stat.st_mtime, nanoseconds }, stat.st_size as u64)
 }
 
 /// Whether a file has holes.
