@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Mutex;
 
@@ -47,48 +47,89 @@ fn resolved(
     *known.entry((owner.id, owner.name.clone())).or_insert_with(|| find().unwrap_or(owner.id))
 }
 
-/// Gives the file `name` in `directory` what its entry says. Returns what could not be given, which
-/// is a problem only for a user who may give it.
-pub fn apply(
-    directory: &OwnedFd,
-    name: &OsStr,
-    entry: &Entry,
-    owners: Option<&LocalOwners>,
-) -> io::Result<()> {
+/// What is given attributes.
+#[derive(Clone, Copy)]
+pub enum Place<'a> {
+    /// A name in a directory.
+    Named(&'a OwnedFd, &'a OsStr),
+    /// An open file or directory.
+    Open(BorrowedFd<'a>),
+}
+
+impl Place<'_> {
+    fn give(self, user: Option<Uid>, group: Option<Gid>) -> Result<(), Errno> {
+        match self {
+            Self::Named(directory, name) => {
+                rustix::fs::chownat(directory, name, user, group, AtFlags::SYMLINK_NOFOLLOW)
+            }
+            Self::Open(file) => rustix::fs::fchown(file, user, group),
+        }
+    }
+
+    fn set_mode(self, mode: Mode) -> Result<(), Errno> {
+        match self {
+            Self::Named(directory, name) => {
+                rustix::fs::chmodat(directory, name, mode, AtFlags::empty())
+            }
+            Self::Open(file) => rustix::fs::fchmod(file, mode),
+        }
+    }
+
+    fn set_times(self, times: &Timestamps) -> Result<(), Errno> {
+        match self {
+            Self::Named(directory, name) => {
+                rustix::fs::utimensat(directory, name, times, AtFlags::SYMLINK_NOFOLLOW)
+            }
+            Self::Open(file) => rustix::fs::futimens(file, times),
+        }
+    }
+
+    fn set_attribute(self, attribute: &[u8], value: &[u8]) -> Result<(), Errno> {
+        let attribute = OsStr::from_bytes(attribute);
+        match self {
+            Self::Named(directory, name) => {
+                // Not every system has `setxattrat`: the path goes through the descriptor.
+                let descriptor = directory.as_fd().as_raw_fd();
+                let folder = format!("/proc/self/fd/{descriptor}/");
+                let path = [folder.as_bytes(), name.as_bytes()].concat();
+                let path = OsStr::from_bytes(&path);
+                rustix::fs::lsetxattr(path, attribute, value, XattrFlags::empty())
+            }
+            Self::Open(file) => rustix::fs::fsetxattr(file, attribute, value, XattrFlags::empty()),
+        }
+    }
+}
+
+/// Gives a file what its entry says. Returns what could not be given, which is a problem only for a
+/// user who may give it.
+pub fn apply(place: Place<'_>, entry: &Entry, owners: Option<&LocalOwners>) -> io::Result<()> {
     let is_link = matches!(entry.kind, Kind::Symlink { .. });
     if let Some(owners) = owners {
         let (user, group) = (owners.user(&entry.user), owners.group(&entry.group));
         let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
-        let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-        match rustix::fs::chownat(directory, name, Some(user), Some(group), nofollow) {
+        match place.give(Some(user), Some(group)) {
             // An ordinary user restores files as his own.
             Err(Errno::PERM) if !rustix::process::geteuid().is_root() => {
-                let _ = rustix::fs::chownat(directory, name, None, Some(group), nofollow);
+                let _ = place.give(None, Some(group));
             }
             other => other?,
         }
     }
-    xattrs(directory, name, entry)?;
+    xattrs(place, entry)?;
     // After the owner, whose change takes set-id bits away. Links have no permissions.
     if !is_link {
-        rustix::fs::chmodat(directory, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())?;
+        place.set_mode(Mode::from_raw_mode(entry.mode))?;
     }
     let times = Timestamps {
         last_access: timespec(entry.modified),
         last_modification: timespec(entry.modified),
     };
-    Ok(rustix::fs::utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    Ok(place.set_times(&times)?)
 }
 
-/// The system has no `setxattrat` yet: the path goes through the descriptor of the directory.
-fn xattrs(directory: &OwnedFd, name: &OsStr, entry: &Entry) -> io::Result<()> {
-    let descriptor = directory.as_fd().as_raw_fd();
-    let path = [format!("/proc/self/fd/{descriptor}/").as_bytes(), name.as_bytes()].concat();
-    let path = OsStr::from_bytes(&path);
+fn xattrs(place: Place<'_>, entry: &Entry) -> io::Result<()> {
     for (attribute, value) in &entry.xattrs {
-        let set =
-            rustix::fs::lsetxattr(path, OsStr::from_bytes(attribute), value, XattrFlags::empty());
-        match set {
+        match place.set_attribute(attribute, value) {
             Ok(()) => {}
             Err(Errno::PERM | Errno::ACCESS | Errno::NOTSUP)
                 if !rustix::process::geteuid().is_root() || !attribute.starts_with(b"user.") =>

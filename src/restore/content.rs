@@ -25,6 +25,8 @@ pub struct Written {
     pub bytes: u64,
     /// Bytes that had to be written.
     pub written: u64,
+    /// The file, still open; none where it was only said what would be written.
+    pub file: Option<File>,
 }
 
 /// Writes a file. `existing` is what stands at its place; `sparse` leaves holes for all zeros, and
@@ -36,6 +38,7 @@ pub fn write_file(
     entry: &Entry,
     existing: Option<&Stat>,
     (sparse, verify): (bool, bool),
+    scratch: &mut Scratch,
 ) -> Result<Written> {
     let Kind::File { size, content } = entry.kind else {
         return Err(Error::Conflict("is no regular file in the snapshot".into()));
@@ -52,18 +55,20 @@ pub fn write_file(
         remove(directory, name).map_err(io("replace"))?;
     }
     let file = open(directory, name, in_place).map_err(io("create"))?;
-    let mut place = Place { file: &file, in_place, sparse, at: 0, written: 0 };
-    each_run(reader, content, size, &mut |bytes, repeat| {
+    let mut place = Place { file: &file, in_place, sparse, at: 0, end: 0, written: 0 };
+    each_run(reader, content, size, scratch, &mut |bytes, repeat| {
         (0..repeat).try_for_each(|_| place.put(bytes)).map_err(io("write"))
     })?;
-    let Place { at, written, .. } = place;
+    let Place { at, end, written, .. } = place;
     if at != size {
         return Err(Error::Conflict(format!("its chunks add up to {at} bytes instead of {size}")));
     }
-    file.set_len(size).map_err(io("write"))?;
+    if in_place || end != size {
+        file.set_len(size).map_err(io("write"))?;
+    }
     if verify {
         let mut at = 0;
-        each_run(reader, content, size, &mut |bytes, repeat| {
+        each_run(reader, content, size, scratch, &mut |bytes, repeat| {
             for _ in 0..repeat {
                 if !is_equal(&file, at, bytes).map_err(io("read back"))? {
                     return Err(Error::Conflict(format!("differs from the snapshot at byte {at}")));
@@ -73,7 +78,7 @@ pub fn write_file(
             Ok(())
         })?;
     }
-    Ok(Written { bytes: size, written })
+    Ok(Written { bytes: size, written, file: Some(file) })
 }
 
 fn open(directory: &OwnedFd, name: &OsStr, in_place: bool) -> io::Result<File> {
@@ -103,11 +108,11 @@ fn each_run(
     reader: &ChunkReader<'_>,
     content: Content,
     size: u64,
+    scratch: &mut Scratch,
     take: &mut dyn FnMut(&[u8], u32) -> Result<()>,
 ) -> Result<()> {
-    let mut scratch = Scratch::new()?;
     let mut one = |run: &ChunkRun| {
-        let bytes = reader.read(BlobKind::Data, &run.id, &mut scratch)?;
+        let bytes = reader.read(BlobKind::Data, &run.id, scratch)?;
         if bytes.len() != run.length as usize {
             let text = format!("chunk {} is not as long as it should be", run.id.short());
             return Err(Error::Conflict(text));
@@ -138,6 +143,8 @@ struct Place<'a> {
     in_place: bool,
     sparse: bool,
     at: u64,
+    /// Where the last bytes that were written end.
+    end: u64,
     written: u64,
 }
 
@@ -155,7 +162,7 @@ impl Place<'_> {
             return self.hole(at, bytes);
         }
         if !self.sparse {
-            return self.file.write_all_at(bytes, at);
+            return self.write(bytes, at);
         }
         // Neighbouring blocks of one kind go together.
         let mut start = 0;
@@ -170,11 +177,16 @@ impl Place<'_> {
             if zeros {
                 self.hole(at + start as u64, part)?;
             } else {
-                self.file.write_all_at(part, at + start as u64)?;
+                self.write(part, at + start as u64)?;
             }
             start = end;
         }
         Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.end = at + bytes.len() as u64;
+        self.file.write_all_at(bytes, at)
     }
 
     /// Zeros: nothing to write in a new file, whose length is set at the end.

@@ -2,13 +2,15 @@
 //! that must come last: hard links, owners, permissions and times of directories.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ffi::OsStr;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
-use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::fs::{AtFlags, FileType, Mode, Stat};
 
 use super::attributes::{self, LocalOwners};
 use super::content::{Written, write_file};
@@ -20,7 +22,7 @@ use crate::format::name::Name;
 use crate::id::ChunkId;
 use crate::progress::Progress;
 use crate::repository::Repository;
-use crate::repository::reader::ChunkReader;
+use crate::repository::reader::{ChunkReader, Scratch};
 use crate::repository::trees::{self, Step};
 
 /// Files that wait to be written at once; a bound on memory.
@@ -34,6 +36,7 @@ struct Restorer<'a> {
     owners: LocalOwners,
     progress: &'a Progress,
     report: Mutex<TreeReport>,
+    scratches: Mutex<Vec<Scratch>>,
     /// First path of each file with several names.
     links: Mutex<HashMap<(u64, u64), Vec<u8>>>,
     /// Directories that were made on the way to something below.
@@ -68,6 +71,7 @@ pub fn restore_tree(
         owners: LocalOwners::default(),
         progress,
         report: Mutex::default(),
+        scratches: Mutex::default(),
         links: Mutex::default(),
         made: Mutex::default(),
     };
@@ -169,8 +173,7 @@ impl Restorer<'_> {
             }
             self.target.remove(path)?;
         }
-        self.make_parents(path)?;
-        let (parent, name) = self.target.parent(path)?;
+        let (parent, name) = self.parent(path)?;
         rustix::fs::mkdirat(&parent, name, Mode::RWXU)?;
         Ok(true)
     }
@@ -237,16 +240,15 @@ impl Restorer<'_> {
             return Err(Error::Conflict(EXISTS.to_owned()));
         }
         let written = if self.options.dry_run {
-            Written { bytes: size, written: size }
+            Written { bytes: size, written: size, file: None }
         } else {
-            self.make_parents(&job.path).map_err(io)?;
-            let (parent, name) = self.target.parent(&job.path).map_err(io)?;
-            let options = (self.options.sparse, self.options.verify);
-            let written =
-                write_file(&self.reader, &parent, name, &job.entry, existing.as_ref(), options)?;
-            self.attributes(&job.path, &job.entry).map_err(io)?;
-            written
+            self.put(job, existing.as_ref())?
         };
+        if let Some(file) = &written.file {
+            let owners = (!self.options.no_owner).then_some(&self.owners);
+            attributes::apply(attributes::Place::Open(file.as_fd()), &job.entry, owners)
+                .map_err(io)?;
+        }
         Progress::add(&self.progress.done_bytes, size);
         self.count(|report| {
             report.files += 1;
@@ -256,14 +258,39 @@ impl Restorer<'_> {
         Ok(())
     }
 
+    fn put(&self, job: &Job, existing: Option<&Stat>) -> Result<Written> {
+        let io = |source| Error::Io { action: "restore", path: String::new(), source };
+        let (parent, name) = self.parent(&job.path).map_err(io)?;
+        let mut scratch = match self.scratches.lock().expect("no panics here").pop() {
+            Some(scratch) => scratch,
+            None => Scratch::new()?,
+        };
+        let options = (self.options.sparse, self.options.verify);
+        let entry = &job.entry;
+        let written =
+            write_file(&self.reader, &parent, name, entry, existing, options, &mut scratch);
+        self.scratches.lock().expect("no panics here").push(scratch);
+        written
+    }
+
+    /// The directory that a path is in, which is made where it is not there, and its name.
+    fn parent<'p>(&self, path: &'p [u8]) -> io::Result<(Arc<OwnedFd>, &'p OsStr)> {
+        match self.target.parent(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.make_parents(path)?;
+                self.target.parent(path)
+            }
+            other => other,
+        }
+    }
+
     fn special(&self, path: &[u8], entry: &Entry) -> io::Result<()> {
         if self.options.dry_run {
             self.count(|report| report.files += 1);
             return Ok(());
         }
         self.clear(path)?;
-        self.make_parents(path)?;
-        let (parent, name) = self.target.parent(path)?;
+        let (parent, name) = self.parent(path)?;
         let make = |kind: FileType, device: u64| {
             rustix::fs::mknodat(&parent, name, kind, Mode::RUSR | Mode::WUSR, device)
         };
@@ -288,9 +315,8 @@ impl Restorer<'_> {
         let Some(first) = first else { return Ok(()) };
         if !self.options.dry_run {
             self.clear(path)?;
-            self.make_parents(path)?;
             let (from, from_name) = self.target.parent(&first)?;
-            let (parent, name) = self.target.parent(path)?;
+            let (parent, name) = self.parent(path)?;
             rustix::fs::linkat(&from, from_name, &parent, name, AtFlags::empty())?;
         }
         self.count(|report| report.files += 1);
@@ -321,9 +347,13 @@ impl Restorer<'_> {
         if self.options.dry_run {
             return Ok(());
         }
-        let (parent, name) = self.target.parent(path)?;
         let owners = (!self.options.no_owner).then_some(&self.owners);
-        attributes::apply(&parent, name, entry, owners)
+        if matches!(entry.kind, Kind::Directory { .. }) {
+            let directory = self.target.directory(path)?;
+            return attributes::apply(attributes::Place::Open(directory.as_fd()), entry, owners);
+        }
+        let (parent, name) = self.target.parent(path)?;
+        attributes::apply(attributes::Place::Named(&parent, name), entry, owners)
     }
 
     fn note_name(&self, names: &mut [(Vec<u8>, BTreeSet<Vec<u8>>)], path: &[u8]) {
