@@ -69,7 +69,7 @@ pub(super) fn plan(
         outcome: Mutex::default(),
     };
     let wanted = Wanted::of(&source.paths)?;
-    let tree = pool.install(|| walker.directory(Path::new("/"), &wanted, parent, None));
+    let walked = pool.install(|| walker.directory(Path::new("/"), &wanted, parent, None));
     // What was cut is worth keeping even where the walk failed.
     for gatherer in &walker.gatherers {
         gatherer.lock().expect("no panics here").send()?;
@@ -78,7 +78,7 @@ pub(super) fn plan(
     let Outcome { mut problems, mut decisions, summary } = outcome;
     problems.sort_by(|a, b| a.path.cmp(&b.path));
     decisions.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(PlannedFiles { tree: tree?, summary, problems, decisions })
+    Ok(PlannedFiles { tree: walked?.0, summary, problems, decisions })
 }
 
 /// The paths that were asked for, as a tree of names.
@@ -110,6 +110,9 @@ impl Wanted {
     }
 }
 
+/// A file with several names, in one state: device, inode, size, times of both changes.
+type Identity = (u64, u64, u64, Moment, Moment);
+
 /// What a name stands for.
 enum Seen {
     /// Something that is done with.
@@ -135,23 +138,24 @@ pub(super) struct Walker<'a> {
     pub(super) gatherers: Vec<Mutex<Gatherer<'a>>>,
     compressors: Mutex<Vec<Compressor>>,
     /// What was read of files with several names.
-    hard_links: Mutex<HashMap<(u64, u64), (u64, Content)>>,
+    hard_links: Mutex<HashMap<Identity, (u64, Content)>>,
     outcome: Mutex<Outcome>,
 }
 
 impl Walker<'_> {
-    /// Stores the tree of a directory. `device` is the file system to stay on.
+    /// Stores the tree of a directory, and tells whether everything in it is there. `device` is the
+    /// file system to stay on.
     fn directory(
         &self,
         path: &Path,
         wanted: &Wanted,
         parent: Option<ChunkId>,
         device: Option<u64>,
-    ) -> Result<ChunkId> {
+    ) -> Result<(ChunkId, bool)> {
         if self.shared.should_stop_reading() {
             return Err(Error::Interrupted);
         }
-        let names = self.names(path, wanted);
+        let (names, mut is_whole) = self.names(path, wanted);
         let mut old = OldEntries::new(&self.trees, parent);
         let mut builder = TreeBuilder::default();
         let mut store = |node: Vec<u8>| self.store_node(node);
@@ -161,10 +165,7 @@ impl Walker<'_> {
             let seen: Vec<Option<Seen>> = items
                 .into_par_iter()
                 .with_min_len(NEIGHBOURS)
-                .map(|(name, old)| {
-                    let is_asked_for = wanted.below.contains_key(name);
-                    self.look(&path.join(name), name, is_asked_for, old)
-                })
+                .map(|(name, old)| self.look(&path.join(name), name, wanted.below.get(name), old))
                 .collect::<Result<_>>()?;
             let entries: Vec<Option<Entry>> = seen
                 .into_par_iter()
@@ -178,25 +179,30 @@ impl Walker<'_> {
                     None => Ok(None),
                 })
                 .collect::<Result<_>>()?;
+            is_whole &= entries.iter().all(Option::is_some);
             for entry in entries.iter().flatten() {
                 builder.push(entry, &mut store)?;
             }
         }
-        builder.finish(&mut store)
+        Ok((builder.finish(&mut store)?, is_whole))
     }
 
-    fn names(&self, path: &Path, wanted: &Wanted) -> Vec<OsString> {
+    /// The names to look at in a directory, and whether these are all.
+    fn names(&self, path: &Path, wanted: &Wanted) -> (Vec<OsString>, bool) {
         if !wanted.whole {
-            return wanted.below.keys().cloned().collect();
+            return (wanted.below.keys().cloned().collect(), false);
         }
         if let Some(tag) = self.source.excludes.tag_of(path) {
             self.decide(path, "excluded", "all but the tag: marked as not to be backed up");
-            return vec![tag.as_os_str().to_owned()];
+            return (vec![tag.to_owned()], false);
         }
-        walk::list(path).unwrap_or_else(|error| {
-            self.problem(path, &error.to_string());
-            Vec::new()
-        })
+        match walk::list(path) {
+            Ok(names) => (names, true),
+            Err(error) => {
+                self.problem(path, &error.to_string());
+                (Vec::new(), false)
+            }
+        }
     }
 
     /// Looks at one name, and reads it if it is a file that is new. `None` where it is left out or
@@ -205,7 +211,7 @@ impl Walker<'_> {
         &self,
         path: &Path,
         name: &OsStr,
-        is_asked_for: bool,
+        below: Option<&Wanted>,
         old: Option<Entry>,
     ) -> Result<Option<Seen>> {
         // Taken before anything is read: what changes from here on has a later time or is racy.
@@ -218,25 +224,31 @@ impl Walker<'_> {
             }
         };
         let is_directory = matches!(entry.kind, Kind::Directory { .. });
+        if !is_directory && below.is_some_and(|below| !below.below.is_empty()) {
+            self.problem(path, "is no directory; what was asked for below it is not there");
+            return Ok(None);
+        }
         // Only what was asked for by name is kept against the rules.
-        if !is_asked_for
+        if below.is_none()
             && let Some(reason) = self.source.excludes.reason(path, is_directory, entry.size())
         {
             self.decide(path, "excluded", reason);
             return Ok(None);
         }
-        if entry.changed.seconds + CLOCK_TICK_SECONDS > now {
+        let latest = if self.source.ignore_ctime { entry.modified } else { entry.changed };
+        let identity = (entry.device, entry.inode, entry.size(), entry.modified, entry.changed);
+        if latest.seconds.saturating_add(CLOCK_TICK_SECONDS) > now {
             entry.changed = Moment::default();
         }
         match &entry.kind {
             Kind::Directory { .. } => {
                 let parent = match old.map(|old| old.kind) {
-                    Some(Kind::Directory { tree }) => Some(tree),
+                    Some(Kind::Directory { tree, .. }) => Some(tree),
                     _ => None,
                 };
                 Ok(Some(Seen::Directory { entry, parent }))
             }
-            Kind::File { .. } => Ok(self.file(path, entry, old)?.map(Seen::Entry)),
+            Kind::File { .. } => Ok(self.file(path, entry, identity, old)?.map(Seen::Entry)),
             _ => {
                 self.count(|summary| summary.files += 1);
                 Ok(Some(Seen::Entry(entry)))
@@ -256,25 +268,27 @@ impl Walker<'_> {
         let everything = Wanted { whole: true, ..Wanted::default() };
         let wanted = below.unwrap_or(&everything);
         let is_other = device.is_some_and(|device| device != entry.device);
-        let tree = if self.source.one_file_system && wanted.whole && is_other {
+        let (tree, is_whole) = if self.source.one_file_system && wanted.whole && is_other {
             // The mount point itself is kept, empty.
             self.decide(path, "excluded", "on another file system");
-            self.empty_tree()?
+            (TreeBuilder::default().finish(&mut |node| self.store_node(node))?, false)
         } else {
             let is_bound = self.source.one_file_system && wanted.whole;
             let inner = if is_bound { Some(entry.device) } else { device };
             self.directory(path, wanted, parent, inner)?
         };
-        entry.kind = Kind::Directory { tree };
+        entry.kind = Kind::Directory { tree, is_whole };
         self.count(|summary| summary.directories += 1);
         Ok(entry)
     }
 
-    fn empty_tree(&self) -> Result<ChunkId> {
-        TreeBuilder::default().finish(&mut |node| self.store_node(node))
-    }
-
-    fn file(&self, path: &Path, mut entry: Entry, old: Option<Entry>) -> Result<Option<Entry>> {
+    fn file(
+        &self,
+        path: &Path,
+        mut entry: Entry,
+        identity: Identity,
+        old: Option<Entry>,
+    ) -> Result<Option<Entry>> {
         let (action, reason) = self.compare(&entry, old.as_ref());
         self.decide(path, action, reason);
         if action == "unchanged"
@@ -290,19 +304,18 @@ impl Walker<'_> {
             entry.kind = old.kind;
             return Ok(Some(entry));
         }
-        let identity = (entry.device, entry.inode);
-        let known = self.hard_links.lock().expect("no panics here").get(&identity).copied();
+        // A file that changed just now may change again and look the same.
+        let is_shared = entry.is_hard_link() && entry.changed != Moment::default();
+        let links = || self.hard_links.lock().expect("no panics here");
+        let known = if is_shared { links().get(&identity).copied() } else { None };
         let read = match known {
             Some(known) => Ok(known),
             None => self.read(path, old.as_ref()),
         };
         match read {
             Ok((size, content)) => {
-                if entry.is_hard_link() {
-                    self.hard_links
-                        .lock()
-                        .expect("no panics here")
-                        .insert(identity, (size, content));
+                if is_shared {
+                    links().insert(identity, (size, content));
                 }
                 entry.kind = Kind::File { size, content };
                 self.count(|summary| {
@@ -325,7 +338,7 @@ impl Walker<'_> {
         let Kind::File { size, .. } = old.kind else {
             return ("changed", "was another kind of file");
         };
-        if old.changed == Moment::default() && !self.source.ignore_ctime {
+        if old.changed == Moment::default() {
             return ("changed", "was read so soon after a change that another may bear its time");
         }
         let is_other_inode =

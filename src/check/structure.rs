@@ -241,7 +241,7 @@ fn check_tree(
         };
         let path = trees::join(path, &entry.name);
         let objects = match entry.kind {
-            Kind::Directory { tree } => {
+            Kind::Directory { tree, .. } => {
                 open.push((TreeReader::new(&reader, tree), path));
                 if open.len() > trees::MAX_DEPTH {
                     return Err(trees::too_deep(&tree));

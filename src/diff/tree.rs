@@ -93,7 +93,7 @@ fn next_pair(level: &mut Level<'_>) -> Result<(Option<Entry>, Option<Entry>)> {
 
 fn tree_of(entry: Option<&Entry>) -> Option<ChunkId> {
     match entry.map(|entry| &entry.kind) {
-        Some(Kind::Directory { tree }) => Some(*tree),
+        Some(Kind::Directory { tree, .. }) => Some(*tree),
         _ => None,
     }
 }

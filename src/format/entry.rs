@@ -5,7 +5,7 @@ use super::codec::{Decoder, Encoder};
 use crate::id::ChunkId;
 
 /// A moment: whole seconds since 1970, negative before, and nanoseconds after them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Moment {
     /// Seconds since 1970-01-01 UTC.
     pub seconds: i64,
@@ -43,6 +43,8 @@ pub enum Kind {
     Directory {
         /// Its tree.
         tree: ChunkId,
+        /// Whether everything in it is in the tree: nothing was left out, nothing failed.
+        is_whole: bool,
     },
     /// A symbolic link.
     Symlink {
@@ -132,7 +134,7 @@ impl Entry {
         }
         match &self.kind {
             Kind::File { size, content } => encode_content(encoder, *size, content),
-            Kind::Directory { tree } => drop(encoder.fixed(tree.as_bytes())),
+            Kind::Directory { tree, .. } => drop(encoder.fixed(tree.as_bytes())),
             Kind::Symlink { target } => drop(encoder.counted(target)),
             Kind::BlockDevice { device } | Kind::CharDevice { device } => {
                 encoder.number(*device);
@@ -174,7 +176,13 @@ impl Kind {
     fn code(&self) -> u8 {
         match self {
             Self::File { .. } => 0,
-            Self::Directory { .. } => 1,
+            Self::Directory { is_whole, .. } => {
+                if *is_whole {
+                    1
+                } else {
+                    7
+                }
+            }
             Self::Symlink { .. } => 2,
             Self::Fifo => 3,
             Self::Socket => 4,
@@ -198,7 +206,7 @@ impl Kind {
 
     /// The first letter of a long listing.
     pub fn letter(&self) -> char {
-        ['-', 'd', 'l', 'p', 's', 'b', 'c'][usize::from(self.code())]
+        ['-', 'd', 'l', 'p', 's', 'b', 'c', 'd'][usize::from(self.code())]
     }
 }
 
@@ -233,7 +241,9 @@ fn decode_kind(decoder: &mut Decoder, code: u8) -> Result<Kind, FormatError> {
             };
             Kind::File { size, content }
         }
-        1 => Kind::Directory { tree: ChunkId(decoder.fixed("subdirectory")?) },
+        1 | 7 => {
+            Kind::Directory { tree: ChunkId(decoder.fixed("subdirectory")?), is_whole: code == 1 }
+        }
         2 => Kind::Symlink { target: decoder.counted("link target")?.to_vec() },
         3 => Kind::Fifo,
         4 => Kind::Socket,
@@ -295,7 +305,8 @@ pub(crate) mod tests {
                 size: 1 << 40,
                 content: Content::Recipe { root: ChunkId([2; 32]), chunks: 1 << 20 },
             },
-            Kind::Directory { tree: ChunkId([3; 32]) },
+            Kind::Directory { tree: ChunkId([3; 32]), is_whole: true },
+            Kind::Directory { tree: ChunkId([3; 32]), is_whole: false },
             Kind::Symlink { target: b"\xff/..".to_vec() },
             Kind::Fifo,
             Kind::Socket,

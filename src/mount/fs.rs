@@ -53,6 +53,27 @@ enum Node {
     },
 }
 
+impl PartialEq for Node {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Host(a), Self::Host(b))
+            | (Self::Tag(a), Self::Tag(b))
+            | (Self::Link(a), Self::Link(b)) => a == b,
+            (
+                Self::Streams { snapshot: a, prefix },
+                Self::Streams { snapshot: b, prefix: other },
+            ) => (a.name, prefix) == (b.name, other),
+            (
+                Self::Entry { snapshot: a, path, entry },
+                Self::Entry { snapshot: b, path: other, entry: other_entry },
+            ) => {
+                a.name == b.name && (path == other || entry.is_hard_link()) && entry == other_entry
+            }
+            (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b),
+        }
+    }
+}
+
 /// What is told of a node.
 #[derive(Debug, Clone)]
 pub struct Attributes {
@@ -166,7 +187,7 @@ impl<'a> MountFs<'a> {
                 (snapshot, prefix.clone(), tree)
             }
             Node::Entry { snapshot, path, entry } => match entry.kind {
-                Kind::Directory { tree } => (snapshot, path.clone(), Some(tree)),
+                Kind::Directory { tree, .. } => (snapshot, path.clone(), Some(tree)),
                 _ => return Ok(Vec::new()),
             },
             Node::Link(_) => return Ok(Vec::new()),
@@ -228,7 +249,7 @@ impl<'a> MountFs<'a> {
                 self.below(snapshot, prefix, tree, name)
             }
             Node::Entry { snapshot, path, entry } => match entry.kind {
-                Kind::Directory { tree } => self.below(snapshot, path, Some(tree), name),
+                Kind::Directory { tree, .. } => self.below(snapshot, path, Some(tree), name),
                 _ => Ok(None),
             },
         }
@@ -259,7 +280,7 @@ impl<'a> MountFs<'a> {
     }
 
     fn describe(&self, node: &Node) -> Arc<Entry> {
-        let directory = Kind::Directory { tree: ChunkId([0; 32]) };
+        let directory = Kind::Directory { tree: ChunkId([0; 32]), is_whole: true };
         match node {
             Node::Entry { entry, .. } => entry.clone(),
             Node::Streams { snapshot, .. } => Arc::new(plain(directory, 0o555, &snapshot.snapshot)),

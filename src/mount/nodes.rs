@@ -27,7 +27,7 @@ pub struct Nodes<N> {
     next: u64,
 }
 
-impl<N: Clone> Nodes<N> {
+impl<N: Clone + PartialEq> Nodes<N> {
     /// The root alone.
     pub fn new(root: N) -> Self {
         let root = Known { node: root, names: Vec::new(), identity: None, lookups: 1 };
@@ -45,7 +45,8 @@ impl<N: Clone> Nodes<N> {
     }
 
     /// The number of a child, which the kernel holds once more from here on. Names of one file,
-    /// which have one identity, share a number.
+    /// which have one identity, share a number. Where the name stands for something else than
+    /// before, it has another number: the kernel must not take what it holds for it.
     pub fn number_of(
         &mut self,
         parent: u64,
@@ -55,6 +56,7 @@ impl<N: Clone> Nodes<N> {
     ) -> u64 {
         let key = (parent, name.to_vec());
         let known = self.by_name.get(&key).copied();
+        let known = known.filter(|number| self.get(*number).is_some_and(|known| known == node));
         let number = known.or_else(|| self.by_identity.get(identity.as_ref()?).copied());
         let number = number.unwrap_or_else(|| {
             self.next += 1;
@@ -68,7 +70,7 @@ impl<N: Clone> Nodes<N> {
             lookups: 0,
         });
         known.lookups += 1;
-        if self.by_name.insert(key.clone(), number).is_none() {
+        if self.by_name.insert(key.clone(), number) != Some(number) {
             known.names.push(key);
         }
         if let Some(identity) = known.identity {
@@ -86,10 +88,32 @@ impl<N: Clone> Nodes<N> {
         }
         let Some(known) = self.by_number.remove(&number) else { return };
         for name in &known.names {
-            self.by_name.remove(name);
+            if self.by_name.get(name) == Some(&number) {
+                self.by_name.remove(name);
+            }
         }
         if let Some(identity) = &known.identity {
             self.by_identity.remove(identity);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_stands_for_something_else_has_another_number() {
+        let mut nodes = Nodes::new("root");
+        let old = nodes.number_of(ROOT, b"latest", None, "monday");
+        assert_eq!(nodes.number_of(ROOT, b"latest", None, "monday"), old);
+        let new = nodes.number_of(ROOT, b"latest", None, "tuesday");
+        assert_ne!(new, old);
+        assert_eq!((nodes.get(old), nodes.get(new)), (Some("monday"), Some("tuesday")));
+        nodes.forget(old, 2);
+        assert_eq!(nodes.get(old), None);
+        assert_eq!(nodes.number_of(ROOT, b"latest", None, "tuesday"), new);
+        nodes.forget(new, 2);
+        assert!(nodes.by_name.is_empty() && nodes.by_number.len() == 1);
     }
 }

@@ -72,10 +72,10 @@ impl<'a> Walk<'a> {
                 self.visit(node.key())?;
             }
             match entry.map(|entry| entry.kind) {
-                Some(Kind::Directory { tree }) if open.len() < trees::MAX_DEPTH => {
+                Some(Kind::Directory { tree, .. }) if open.len() < trees::MAX_DEPTH => {
                     open.push(TreeReader::new(&reader, tree).with_nodes());
                 }
-                Some(Kind::Directory { tree }) => return Err(trees::too_deep(&tree)),
+                Some(Kind::Directory { tree, .. }) => return Err(trees::too_deep(&tree)),
                 Some(Kind::File { content: Content::Chunk(id), .. }) => self.visit(id.key())?,
                 Some(Kind::File { content: Content::Recipe { root, .. }, .. }) => {
                     self.stream(root)?;

@@ -118,7 +118,7 @@ impl Repository {
         while let Some(part) = parts.next() {
             let found = TreeReader::new(&reader, tree).find(part)?;
             match (found, parts.peek()) {
-                (Some(Entry { kind: Kind::Directory { tree: below }, .. }), Some(_)) => {
+                (Some(Entry { kind: Kind::Directory { tree: below, .. }, .. }), Some(_)) => {
                     tree = below
                 }
                 (found, None) => return Ok(found),
@@ -139,27 +139,53 @@ pub enum Step {
 }
 
 /// Calls `visit` with the path and entry of everything below a directory, parents first, by name.
+/// What is damaged is passed by; the first such error is returned at the end.
 pub fn walk(
     repository: &Repository,
     tree: ChunkId,
     start: &[u8],
     visit: &mut dyn FnMut(&[u8], &Entry) -> Result<Step>,
 ) -> Result<()> {
+    let mut first = None;
+    walk_past(repository, tree, start, visit, &mut |_, error| {
+        first.get_or_insert(error);
+    })?;
+    first.map_or(Ok(()), Err)
+}
+
+/// The same; what cannot be read of a directory is told to `damaged`, with its path.
+pub fn walk_past(
+    repository: &Repository,
+    tree: ChunkId,
+    start: &[u8],
+    visit: &mut dyn FnMut(&[u8], &Entry) -> Result<Step>,
+    damaged: &mut dyn FnMut(&[u8], Error),
+) -> Result<()> {
     let reader = ChunkReader::new(repository);
     let mut open = vec![(TreeReader::new(&reader, tree), start.to_vec())];
     while let Some((entries, path)) = open.last_mut() {
-        let Some(entry) = entries.next().transpose()? else {
-            open.pop();
-            continue;
+        let entry = match entries.next() {
+            None => {
+                open.pop();
+                continue;
+            }
+            Some(Err(error)) if !error.is_object_damage() => return Err(error),
+            Some(Err(error)) => {
+                // A reader goes on after the node that failed.
+                damaged(path, error);
+                continue;
+            }
+            Some(Ok(entry)) => entry,
         };
         let path = join(path, &entry.name);
         if visit(&path, &entry)? == Step::Enter
-            && let Kind::Directory { tree } = entry.kind
+            && let Kind::Directory { tree, .. } = entry.kind
         {
             if open.len() >= MAX_DEPTH {
-                return Err(too_deep(&tree));
+                damaged(&path, too_deep(&tree));
+            } else {
+                open.push((TreeReader::new(&reader, tree), path));
             }
-            open.push((TreeReader::new(&reader, tree), path));
         }
     }
     Ok(())

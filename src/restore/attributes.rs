@@ -3,14 +3,17 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Mutex;
 
-use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 
 use crate::format::entry::{Entry, Kind, Moment, Owner};
+use crate::source::walk::xattr_names;
 
 /// Finds out who owns what here: by name where that name is known on this machine, else by number.
 #[derive(Default)]
@@ -47,102 +50,114 @@ fn resolved(
     *known.entry((owner.id, owner.name.clone())).or_insert_with(|| find().unwrap_or(owner.id))
 }
 
-/// What is given attributes.
-#[derive(Clone, Copy)]
-pub enum Place<'a> {
-    /// A name in a directory.
-    Named(&'a OwnedFd, &'a OsStr),
-    /// An open file or directory.
-    Open(BorrowedFd<'a>),
+/// Opens what stands at a name, of whatever kind, only to change its attributes. Where something
+/// of another kind came there meanwhile, it is left alone.
+pub fn open(directory: &OwnedFd, name: &OsStr, entry: &Entry) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+    let kind = match entry.kind {
+        Kind::File { .. } => FileType::RegularFile,
+        Kind::Directory { .. } => FileType::Directory,
+        Kind::Symlink { .. } => FileType::Symlink,
+        Kind::Fifo => FileType::Fifo,
+        Kind::Socket => FileType::Socket,
+        Kind::BlockDevice { .. } => FileType::BlockDevice,
+        Kind::CharDevice { .. } => FileType::CharacterDevice,
+    };
+    if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) == kind {
+        return Ok(file);
+    }
+    Err(io::Error::other("was replaced while it was restored"))
 }
 
-impl Place<'_> {
-    fn give(self, user: Option<Uid>, group: Option<Gid>) -> Result<(), Errno> {
-        match self {
-            Self::Named(directory, name) => {
-                rustix::fs::chownat(directory, name, user, group, AtFlags::SYMLINK_NOFOLLOW)
-            }
-            Self::Open(file) => rustix::fs::fchown(file, user, group),
-        }
-    }
-
-    fn set_mode(self, mode: Mode) -> Result<(), Errno> {
-        match self {
-            Self::Named(directory, name) => {
-                rustix::fs::chmodat(directory, name, mode, AtFlags::empty())
-            }
-            Self::Open(file) => rustix::fs::fchmod(file, mode),
-        }
-    }
-
-    fn set_times(self, times: &Timestamps) -> Result<(), Errno> {
-        match self {
-            Self::Named(directory, name) => {
-                rustix::fs::utimensat(directory, name, times, AtFlags::SYMLINK_NOFOLLOW)
-            }
-            Self::Open(file) => rustix::fs::futimens(file, times),
-        }
-    }
-
-    fn set_attribute(self, attribute: &[u8], value: &[u8]) -> Result<(), Errno> {
-        let attribute = OsStr::from_bytes(attribute);
-        match self {
-            Self::Named(directory, name) => {
-                // Not every system has `setxattrat`: the path goes through the descriptor.
-                let descriptor = directory.as_fd().as_raw_fd();
-                let folder = format!("/proc/self/fd/{descriptor}/");
-                let path = [folder.as_bytes(), name.as_bytes()].concat();
-                let path = OsStr::from_bytes(&path);
-                rustix::fs::lsetxattr(path, attribute, value, XattrFlags::empty())
-            }
-            Self::Open(file) => rustix::fs::fsetxattr(file, attribute, value, XattrFlags::empty()),
-        }
-    }
-}
-
-/// Gives a file what its entry says. Returns what could not be given, which is a problem only for a
-/// user who may give it.
-pub fn apply(place: Place<'_>, entry: &Entry, owners: Option<&LocalOwners>) -> io::Result<()> {
+/// Gives a file what its entry says, through a descriptor, so that nothing else can come in its
+/// place. Returns what could not be given, which is a problem only for a user who may give it.
+pub fn apply(file: BorrowedFd<'_>, entry: &Entry, owners: Option<&LocalOwners>) -> io::Result<()> {
+    // Descriptors of links, devices and unreadable files take no calls; their paths do.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let is_link = matches!(entry.kind, Kind::Symlink { .. });
+    let mut expected = (entry.user.id, entry.group.id);
     if let Some(owners) = owners {
-        let (user, group) = (owners.user(&entry.user), owners.group(&entry.group));
-        let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
-        match place.give(Some(user), Some(group)) {
+        expected = (owners.user(&entry.user), owners.group(&entry.group));
+        let (user, group) = (Uid::from_raw(expected.0), Gid::from_raw(expected.1));
+        let give = |user, group| rustix::fs::chownat(file, "", user, group, AtFlags::EMPTY_PATH);
+        match give(Some(user), Some(group)) {
             // An ordinary user restores files as his own.
             Err(Errno::PERM) if !rustix::process::geteuid().is_root() => {
-                let _ = place.give(None, Some(group));
+                let _ = give(None, Some(group));
             }
             other => other?,
         }
     }
-    xattrs(place, entry)?;
+    let lost = xattrs(file, &path, entry);
     // After the owner, whose change takes set-id bits away. Links have no permissions.
     if !is_link {
-        place.set_mode(Mode::from_raw_mode(entry.mode))?;
+        let mode = safe_mode(file, entry, expected)?;
+        match rustix::fs::fchmod(file, mode) {
+            Err(Errno::BADF) => rustix::fs::chmod(&path, mode)?,
+            other => other?,
+        }
     }
     let times = Timestamps {
         last_access: timespec(entry.modified),
         last_modification: timespec(entry.modified),
     };
-    Ok(place.set_times(&times)?)
+    match rustix::fs::futimens(file, &times) {
+        Err(Errno::BADF) => rustix::fs::utimensat(CWD, &path, &times, AtFlags::empty())?,
+        other => other?,
+    }
+    lost
 }
 
-fn xattrs(place: Place<'_>, entry: &Entry) -> io::Result<()> {
-    for (attribute, value) in &entry.xattrs {
-        match place.set_attribute(attribute, value) {
-            Ok(()) => {}
-            Err(Errno::PERM | Errno::ACCESS | Errno::NOTSUP)
-                if !rustix::process::geteuid().is_root() || !attribute.starts_with(b"user.") =>
-            {
-                // Attributes of the system that this user or this file system cannot have.
-            }
-            Err(error) => {
-                let attribute = String::from_utf8_lossy(attribute);
-                return Err(io::Error::other(format!("attribute {attribute}: {error}")));
-            }
+/// The permissions; without set-id bits where the file is somebody else's now.
+fn safe_mode(file: BorrowedFd<'_>, entry: &Entry, expected: (u32, u32)) -> io::Result<Mode> {
+    const SET_ID: u32 = 0o6000;
+    // Those of directories only say what new files in them belong to.
+    let mut mode = entry.mode;
+    if mode & SET_ID != 0 && !matches!(entry.kind, Kind::Directory { .. }) {
+        let stat = rustix::fs::fstat(file)?;
+        if (stat.st_uid, stat.st_gid) != expected {
+            mode &= !SET_ID;
         }
     }
-    Ok(())
+    Ok(Mode::from_raw_mode(mode))
+}
+
+/// Sets the extended attributes and removes others that users set: an inherited ACL must not let
+/// anybody in.
+fn xattrs(file: BorrowedFd<'_>, path: &str, entry: &Entry) -> io::Result<()> {
+    let named = |attribute: &[u8], error: Errno| {
+        let attribute = String::from_utf8_lossy(attribute);
+        io::Error::other(format!("attribute {attribute}: {error}"))
+    };
+    let is_root = rustix::process::geteuid().is_root();
+    let mut lost = Ok(());
+    let present = xattr_names(|room| match rustix::fs::flistxattr(file, &mut *room) {
+        Err(Errno::BADF) => rustix::fs::listxattr(path, room),
+        other => other,
+    })?;
+    for attribute in present {
+        let is_set_by_users =
+            [&b"user."[..], b"system.posix_acl_"].iter().any(|start| attribute.starts_with(start));
+        let is_kept = entry.xattrs.iter().any(|(kept, _)| *kept == attribute);
+        if is_set_by_users && !is_kept {
+            let removed = rustix::fs::removexattr(path, OsStr::from_bytes(&attribute));
+            lost = lost.and(removed.map_err(|error| named(&attribute, error)));
+        }
+    }
+    for (attribute, value) in &entry.xattrs {
+        let name = OsStr::from_bytes(attribute);
+        match rustix::fs::setxattr(path, name, value, XattrFlags::empty()) {
+            Ok(()) => {}
+            // Attributes of the system that are not for ordinary users to give.
+            Err(Errno::PERM | Errno::ACCESS)
+                if !is_root
+                    && !attribute.starts_with(b"user.")
+                    && !attribute.starts_with(b"system.") => {}
+            Err(error) => lost = lost.and(Err(named(attribute, error))),
+        }
+    }
+    lost
 }
 
 fn timespec(moment: Moment) -> Timespec {

@@ -89,7 +89,16 @@ fn open(directory: &OwnedFd, name: &OsStr, in_place: bool) -> io::Result<File> {
         return Ok(rustix::fs::openat(directory, name, create, mode)?.into());
     }
     match rustix::fs::openat(directory, name, flags, mode) {
-        Ok(file) => Ok(file.into()),
+        Ok(file) => {
+            // What stands there now may be another than the one that was looked at.
+            let stat = rustix::fs::fstat(&file)?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink == 1
+            {
+                return Ok(file.into());
+            }
+            remove(directory, name)?;
+            open(directory, name, false)
+        }
         // A file that may not be written may still be replaced.
         Err(rustix::io::Errno::ACCESS | rustix::io::Errno::TXTBSY) => {
             remove(directory, name)?;

@@ -1,11 +1,18 @@
 //! Restoring streams as files: written beside their place, put there when complete.
 
-use std::fs::{self, File};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::place::Target;
 use super::{StreamTarget, copy_stream};
+use crate::entropy::{Entropy, random};
 use crate::error::{Error, Result};
 use crate::format::name::Name;
 use crate::format::snapshot::StreamEntry;
@@ -22,7 +29,7 @@ pub fn place_below(target: &Path, name: &Name) -> Result<PathBuf> {
 }
 
 /// Restores a stream as a file below `target` and returns its path. An existing file is replaced
-/// only with `overwrite`, and only by the complete stream.
+/// only with `overwrite`, and only by the complete stream. No link in the target is followed.
 pub fn restore_stream(
     repository: &Repository,
     stream: &StreamEntry,
@@ -35,34 +42,70 @@ pub fn restore_stream(
         let path = path.display().to_string();
         move |source: io::Error| Error::Io { action, path, source }
     };
-    if !overwrite && path.symlink_metadata().is_ok() {
+    let place = Target::open(target).map_err(io("open the target of"))?;
+    let relative = stream.name.relative();
+    if !overwrite && place.stat(relative).map_err(io("look for"))?.is_some() {
         return Err(Error::Conflict(format!(
             "{} exists; name another target or allow it with --overwrite",
             path.display()
         )));
     }
-    let folder = path.parent().unwrap_or(target);
-    fs::create_dir_all(folder).map_err(io("create the folder of"))?;
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".restow-")
-        .tempfile_in(folder)
-        .map_err(io("create a temporary file for"))?;
-    let mut sparse = SparseFile { file: temporary.as_file_mut(), path: &path };
+    let made = place.made_parent(relative, &mut |_| {});
+    let (folder, name) = made.map_err(io("create the folder of"))?;
+    let entropy = &*repository.environment().entropy;
+    let temporary = Temporary::new(&folder, entropy).map_err(io("create a temporary file for"))?;
+    let mut file = &temporary.file;
+    let mut sparse = SparseFile { file: &mut file, path: &path };
     copy_stream(repository, stream, &mut sparse, progress)?;
     sparse.finish()?;
-    temporary.as_file().sync_all().map_err(io("sync"))?;
-    let persisted = if overwrite {
-        temporary.persist(&path).map_err(|error| error.error)
-    } else {
-        temporary.persist_noclobber(&path).map_err(|error| error.error)
-    };
-    persisted.map_err(io("put in place"))?;
+    temporary.file.sync_all().map_err(io("sync"))?;
+    temporary.put_in_place(name, overwrite).map_err(io("put in place"))?;
     Ok(path)
+}
+
+/// A file beside its place; removed unless it is put there.
+struct Temporary<'a> {
+    folder: &'a OwnedFd,
+    name: String,
+    file: File,
+}
+
+impl<'a> Temporary<'a> {
+    fn new(folder: &'a OwnedFd, entropy: &dyn Entropy) -> io::Result<Self> {
+        let name = format!(".restow-{}", hex::encode(random::<8>(entropy)));
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file = rustix::fs::openat(folder, &name, flags, mode)?.into();
+        Ok(Self { folder, name, file })
+    }
+
+    fn put_in_place(&self, name: &OsStr, overwrite: bool) -> io::Result<()> {
+        if overwrite {
+            return Ok(rustix::fs::renameat(self.folder, &self.name, self.folder, name)?);
+        }
+        let flags = RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(self.folder, &self.name, self.folder, name, flags) {
+            // Not every file system can; a second link never replaces anything either.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                let none = AtFlags::empty();
+                Ok(rustix::fs::linkat(self.folder, &self.name, self.folder, name, none)?)
+            }
+            other => Ok(other?),
+        }
+    }
+}
+
+impl Drop for Temporary<'_> {
+    fn drop(&mut self) {
+        // In its place it does not bear this name any more.
+        let _ = rustix::fs::unlinkat(self.folder, &self.name, AtFlags::empty());
+    }
 }
 
 /// A file whose long runs of zeros become holes.
 struct SparseFile<'a> {
-    file: &'a mut File,
+    file: &'a mut &'a File,
     path: &'a Path,
 }
 

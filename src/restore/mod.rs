@@ -22,6 +22,7 @@ mod content;
 pub mod files;
 pub mod options;
 mod place;
+mod plan;
 pub mod tree;
 
 /// Chunks are decoded in batches of about this many plain bytes.

@@ -1,7 +1,11 @@
 //! What to restore of a tree and how, and what came of it.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FileType, Stat};
+
+use crate::format::entry::{Entry, Kind, Moment};
 use crate::format::name::Name;
 
 /// What to do with files that stand where one is restored.
@@ -16,6 +20,41 @@ pub enum Overwrite {
     IfNewer,
     /// Compare all with the snapshot and write what differs.
     Always,
+}
+
+/// What to do about a place.
+pub enum Decision {
+    /// Nothing is there.
+    Create,
+    /// This is there, and is to give way or to be written anew.
+    Replace(Stat),
+    /// It is as it should be, but perhaps for its attributes.
+    Unchanged,
+    /// It is newer, and stays.
+    Keep,
+}
+
+impl Overwrite {
+    /// What to do where `stat` tells what stands at the place of an entry.
+    pub fn decide(self, entry: &Entry, stat: Option<Stat>) -> io::Result<Decision> {
+        let Some(stat) = stat else { return Ok(Decision::Create) };
+        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        let modified = Moment { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 };
+        let is_equal = is_file
+            && matches!(entry.kind, Kind::File { .. })
+            && (stat.st_size as u64, modified) == (entry.size(), entry.modified);
+        match self {
+            Self::Never => Err(exists()),
+            Self::IfNewer if modified > entry.modified => Ok(Decision::Keep),
+            Self::IfChanged | Self::IfNewer if is_equal => Ok(Decision::Unchanged),
+            Self::IfChanged | Self::IfNewer | Self::Always => Ok(Decision::Replace(stat)),
+        }
+    }
+}
+
+/// What is said of a file that must not be touched.
+pub fn exists() -> io::Error {
+    io::Error::new(io::ErrorKind::AlreadyExists, "exists already; allow it with --overwrite")
 }
 
 /// Decides about a path of the snapshot; the second argument tells directories.
@@ -68,6 +107,8 @@ pub struct TreeReport {
     pub written_bytes: u64,
     /// Files removed because the snapshot does not hold them.
     pub deleted: u64,
+    /// Directories in which nothing was removed: not all that was in them is in the snapshot.
+    pub partial_directories: u64,
     /// What failed, by path.
     pub problems: Vec<(Name, String)>,
 }

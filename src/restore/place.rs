@@ -18,7 +18,8 @@ const OPEN_DIRECTORIES: NonZeroUsize = NonZeroUsize::new(128).expect("not zero")
 /// The target directory. Paths are relative to it; no part of one is ever followed as a link, so
 /// nothing outside can be touched even while others change things inside.
 pub struct Target {
-    root: Arc<OwnedFd>,
+    /// Nothing where it does not exist.
+    root: Option<Arc<OwnedFd>>,
     open: Mutex<LruCache<Vec<u8>, Arc<OwnedFd>>>,
 }
 
@@ -26,16 +27,24 @@ impl Target {
     /// Opens the target, which is made where it does not exist.
     pub fn open(path: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(path)?;
+        Self::look(path)
+    }
+
+    /// Opens the target as it is, to find out what stands there.
+    pub fn look(path: &Path) -> io::Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(path, flags, Mode::empty())?;
-        let open = Mutex::new(LruCache::new(OPEN_DIRECTORIES));
-        Ok(Self { root: Arc::new(root), open })
+        let root = match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(root) => Some(Arc::new(root)),
+            Err(Errno::NOENT) => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self { root, open: Mutex::new(LruCache::new(OPEN_DIRECTORIES)) })
     }
 
     /// The directory at a path.
     pub fn directory(&self, path: &[u8]) -> io::Result<Arc<OwnedFd>> {
         if path.is_empty() {
-            return Ok(self.root.clone());
+            return self.root.clone().ok_or_else(|| Errno::NOENT.into());
         }
         if let Some(found) = self.open.lock().expect("no panics here").get(path) {
             return Ok(found.clone());
@@ -46,6 +55,28 @@ impl Target {
         let found = Arc::new(rustix::fs::openat(&parent, name, flags, Mode::empty())?);
         self.open.lock().expect("no panics here").put(path.to_vec(), found.clone());
         Ok(found)
+    }
+
+    /// The directory that a path is in, which is made where it is not there, and the name in it.
+    /// `made` is told the directories that were made.
+    pub fn made_parent<'p>(
+        &self,
+        path: &'p [u8],
+        made: &mut dyn FnMut(&[u8]),
+    ) -> io::Result<(Arc<OwnedFd>, &'p OsStr)> {
+        match self.parent(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => return other,
+        }
+        for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+            let (parent, name) = self.parent(&path[..at])?;
+            match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
+                Ok(()) => made(&path[..at]),
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.parent(path)
     }
 
     /// The directory that a path is in, and its name there.
@@ -72,6 +103,18 @@ impl Target {
         let (parent, name) = self.parent(path)?;
         self.open.lock().expect("no panics here").clear();
         remove_at(&parent, name)
+    }
+
+    /// Removes what stands at a path, unless it is a directory with something in it.
+    pub fn remove_one(&self, path: &[u8]) -> io::Result<()> {
+        let (parent, name) = self.parent(path)?;
+        self.open.lock().expect("no panics here").clear();
+        match rustix::fs::unlinkat(&parent, name, AtFlags::empty()) {
+            Err(Errno::ISDIR | Errno::PERM) => {
+                Ok(rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR)?)
+            }
+            other => Ok(other?),
+        }
     }
 
     /// Names in a directory.

@@ -14,10 +14,11 @@ use rustix::fs::{AtFlags, FileType, Mode, Stat};
 
 use super::attributes::{self, LocalOwners};
 use super::content::{Written, write_file};
-use super::options::{Overwrite, Selection, TreeOptions, TreeReport};
+use super::options::{Decision, Selection, TreeOptions, TreeReport};
 use super::place::Target;
+use super::plan::{Job, Plan};
 use crate::error::{Error, Result};
-use crate::format::entry::{Content, Entry, Kind, Moment};
+use crate::format::entry::{Content, Entry, Kind};
 use crate::format::name::Name;
 use crate::id::ChunkId;
 use crate::progress::Progress;
@@ -37,18 +38,10 @@ struct Restorer<'a> {
     progress: &'a Progress,
     report: Mutex<TreeReport>,
     scratches: Mutex<Vec<Scratch>>,
-    /// First path of each file with several names.
+    /// Where each file with several names was restored
     links: Mutex<HashMap<(u64, u64), Vec<u8>>>,
     /// Directories that were made on the way to something below.
     made: Mutex<HashSet<Vec<u8>>>,
-}
-
-/// A file that is to be written.
-struct Job {
-    path: Vec<u8>,
-    entry: Entry,
-    /// Pack and place of its first chunk.
-    order: (i64, usize),
 }
 
 /// Restores the tree of a snapshot, or a part of it.
@@ -66,7 +59,12 @@ pub fn restore_tree(
     let restorer = Restorer {
         repository,
         reader: ChunkReader::new(repository),
-        target: Target::open(&options.target).map_err(io)?,
+        target: if options.dry_run {
+            Target::look(&options.target)
+        } else {
+            Target::open(&options.target)
+        }
+        .map_err(io)?,
         options,
         owners: LocalOwners::default(),
         progress,
@@ -83,114 +81,135 @@ pub fn restore_tree(
 
 impl Restorer<'_> {
     fn run(&self, tree: ChunkId) -> Result<()> {
-        let mut jobs = Vec::new();
-        let mut later = Vec::new();
-        // With whether they are restored for themselves, or only on the way to something below.
-        let mut directories: Vec<(Vec<u8>, Entry, bool)> = Vec::new();
-        let mut names: Vec<(Vec<u8>, BTreeSet<Vec<u8>>)> = Vec::new();
-        trees::walk(self.repository, tree, b"", &mut |path, entry| {
-            if self.progress.is_interrupted() {
-                return Err(Error::Interrupted);
-            }
-            let is_directory = matches!(entry.kind, Kind::Directory { .. });
-            let absolute = Path::new(std::ffi::OsStr::from_bytes(path));
-            let wanted = self.options.wanted.as_ref();
-            let selection = wanted.map_or(Selection::All, |wanted| wanted(absolute, is_directory));
-            let path = path.strip_prefix(b"/").unwrap_or(path);
-            match (selection, is_directory) {
-                (Selection::None, _) | (Selection::Below, false) => return Ok(Step::Pass),
-                (Selection::Below, true) => {
-                    directories.push((path.to_vec(), entry.clone(), false));
-                    return Ok(Step::Enter);
-                }
-                (Selection::All, _) => {}
-            }
-            if self.options.delete {
-                self.note_name(&mut names, path);
-            }
-            match &entry.kind {
-                Kind::Directory { .. } => {
-                    if !self.directory(path)? {
-                        return Ok(Step::Pass);
-                    }
-                    directories.push((path.to_vec(), entry.clone(), true));
-                    if self.options.delete {
-                        names.push((path.to_vec(), BTreeSet::new()));
-                    }
-                }
-                _ if entry.is_hard_link() && self.is_known_link(entry, path) => {
-                    later.push((path.to_vec(), entry.clone()));
-                }
-                Kind::File { content, .. } => {
-                    let order = self.order(content)?;
-                    jobs.push(Job { path: path.to_vec(), entry: entry.clone(), order });
-                    if jobs.len() >= WINDOW {
-                        self.write_all(std::mem::take(&mut jobs))?;
-                    }
-                }
-                _ => self.attempt(path, || self.special(path, entry)),
-            }
-            Ok(Step::Enter)
-        })?;
-        self.write_all(jobs)?;
-        for (path, entry) in &later {
-            self.attempt(path, || self.link(path, entry));
+        let mut plan = Plan::default();
+        let damaged = Mutex::new(Vec::new());
+        let walked = trees::walk_past(
+            self.repository,
+            tree,
+            b"",
+            &mut |path, entry| self.visit(&mut plan, path, entry),
+            &mut |path, error| damaged.lock().expect("no panics here").push((path.to_vec(), error)),
+        );
+        for (path, error) in damaged.into_inner().expect("no panics here") {
+            let path = path.strip_prefix(b"/").unwrap_or(&path);
+            // What was in it is not known: nothing may be removed.
+            plan.names.remove(path);
+            self.problem(path, &error.to_string());
         }
-        for (path, kept) in &names {
-            self.attempt(path, || self.delete_others(path, kept));
+        // What was found before the walk failed is worth having.
+        self.write_all(plan.jobs)?;
+        walked?;
+        for (path, entry) in &plan.links {
+            self.report(path, self.link(path, entry));
+        }
+        for (path, kept) in &plan.names {
+            self.report(path, self.delete_others(path, kept));
         }
         // Children before parents: making a file changes the times of its directory.
         let made = std::mem::take(&mut *self.made.lock().expect("no panics here"));
-        for (path, entry, is_wanted) in directories.iter().rev() {
+        for (path, entry, is_wanted) in plan.directories.iter().rev() {
             if *is_wanted || made.contains(path) {
-                self.attempt(path, || self.attributes(path, entry));
+                self.report(path, self.attributes(path, entry));
             }
         }
         Ok(())
     }
 
-    /// Where a restore stopped half-way, the directories below a selection may not be there yet.
-    fn directory(&self, path: &[u8]) -> Result<bool> {
-        let mut is_there = false;
-        self.attempt(path, || {
-            is_there = self.make_directory(path)?;
-            self.count(|report| report.directories += 1);
-            Ok(())
-        });
-        Ok(is_there)
+    fn visit(&self, plan: &mut Plan, path: &[u8], entry: &Entry) -> Result<Step> {
+        if self.progress.is_interrupted() {
+            return Err(Error::Interrupted);
+        }
+        let is_directory = matches!(entry.kind, Kind::Directory { .. });
+        let absolute = Path::new(OsStr::from_bytes(path));
+        let wanted = self.options.wanted.as_ref();
+        let selection = wanted.map_or(Selection::All, |wanted| wanted(absolute, is_directory));
+        let path = path.strip_prefix(b"/").unwrap_or(path);
+        match (selection, is_directory) {
+            (Selection::None, _) | (Selection::Below, false) => return Ok(Step::Pass),
+            (Selection::Below, true) => {
+                plan.directories.push((path.to_vec(), entry.clone(), false));
+                return Ok(Step::Enter);
+            }
+            (Selection::All, _) => {}
+        }
+        if self.options.delete {
+            plan.note_name(path);
+        }
+        match &entry.kind {
+            Kind::Directory { is_whole, .. } => {
+                if let Err(error) = self.directory(path, entry) {
+                    self.report(path, Err(error));
+                    return Ok(Step::Pass);
+                }
+                plan.directories.push((path.to_vec(), entry.clone(), true));
+                if self.options.delete && *is_whole {
+                    plan.names.insert(path.to_vec(), BTreeSet::new());
+                } else if self.options.delete {
+                    self.count(|report| report.partial_directories += 1);
+                }
+            }
+            _ if entry.is_hard_link() && plan.is_known_link(entry) => {
+                plan.links.push((path.to_vec(), entry.clone()));
+            }
+            Kind::File { content, .. } => {
+                let order = self.order(content)?;
+                plan.jobs.push(Job { path: path.to_vec(), entry: entry.clone(), order });
+                if plan.jobs.len() >= WINDOW {
+                    self.write_all(std::mem::take(&mut plan.jobs))?;
+                }
+            }
+            _ => self.report(path, self.special(path, entry)),
+        }
+        Ok(Step::Enter)
     }
 
-    fn make_directory(&self, path: &[u8]) -> io::Result<bool> {
-        if self.options.dry_run {
-            return Ok(true);
+    fn decide(&self, path: &[u8], entry: &Entry) -> io::Result<Decision> {
+        self.options.overwrite.decide(entry, self.target.stat(path)?)
+    }
+
+    /// Makes room for something that cannot be written in place.
+    fn clear(&self, path: &[u8], stat: &Stat) -> io::Result<()> {
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            return self.target.remove_one(path);
         }
-        if let Some(stat) = self.target.stat(path)? {
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                return Ok(true);
+        if self.options.delete {
+            return self.target.remove(path);
+        }
+        let error = "a directory with files in it stands in its place; --delete would remove it";
+        self.target.remove_one(path).map_err(|_| io::Error::other(error))
+    }
+
+    fn directory(&self, path: &[u8], entry: &Entry) -> io::Result<()> {
+        self.count(|report| report.directories += 1);
+        let stat = self.target.stat(path)?;
+        let is_directory =
+            |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if self.options.dry_run {
+            return Ok(());
+        }
+        if let Some(stat) = stat.filter(is_directory) {
+            let mode = Mode::from_raw_mode(stat.st_mode);
+            if !mode.contains(Mode::RWXU) {
+                // Its owner gets in to restore what is below; what it should be comes at the end.
+                let directory = self.target.directory(path)?;
+                let _ = rustix::fs::fchmod(&directory, mode | Mode::RWXU);
             }
-            if self.options.overwrite == Overwrite::Never {
-                return Err(exists());
-            }
-            self.target.remove(path)?;
+            return Ok(());
+        }
+        match self.options.overwrite.decide(entry, stat)? {
+            Decision::Replace(stat) => self.clear(path, &stat)?,
+            Decision::Keep => return Err(io::Error::other("a newer file stands in its place")),
+            Decision::Create | Decision::Unchanged => {}
         }
         let (parent, name) = self.parent(path)?;
-        rustix::fs::mkdirat(&parent, name, Mode::RWXU)?;
-        Ok(true)
+        Ok(rustix::fs::mkdirat(&parent, name, Mode::RWXU)?)
     }
 
-    /// Directories on the way to a selected path, which are not restored themselves.
-    fn make_parents(&self, path: &[u8]) -> io::Result<()> {
-        for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
-            let (parent, name) = self.target.parent(&path[..at])?;
-            match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
-                Ok(()) => {
-                    self.made.lock().expect("no panics here").insert(path[..at].to_vec());
-                }
-                Err(rustix::io::Errno::EXIST) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+    /// The directory that a path is in, made where it is not there, and the name in it.
+    fn parent<'p>(&self, path: &'p [u8]) -> io::Result<(Arc<OwnedFd>, &'p OsStr)> {
+        self.target.made_parent(path, &mut |made| {
+            self.made.lock().expect("no panics here").insert(made.to_vec());
+        })
     }
 
     fn order(&self, content: &Content) -> Result<(i64, usize)> {
@@ -218,48 +237,49 @@ impl Restorer<'_> {
     fn write(&self, job: &Job) -> Result<()> {
         let io = |source| Error::Io { action: "restore", path: String::new(), source };
         let size = job.entry.size();
-        let existing = self.target.stat(&job.path).map_err(io)?;
-        let is_same = existing.as_ref().is_some_and(|stat| {
-            let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-            let modified =
-                Moment { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 };
-            let is_newer = modified > job.entry.modified;
-            let is_equal = stat.st_size as u64 == size && modified == job.entry.modified;
-            is_file
-                && match self.options.overwrite {
-                    Overwrite::IfChanged => is_equal,
-                    Overwrite::IfNewer => is_newer || is_equal,
-                    Overwrite::Never | Overwrite::Always => false,
-                }
-        });
-        if is_same {
-            self.count(|report| report.unchanged += 1);
-            return Ok(());
-        }
-        if existing.is_some() && self.options.overwrite == Overwrite::Never {
-            return Err(Error::Conflict(EXISTS.to_owned()));
-        }
+        let existing = match self.decide(&job.path, &job.entry).map_err(io)? {
+            Decision::Create => None,
+            Decision::Replace(stat) => Some(stat),
+            Decision::Unchanged if self.options.verify => {
+                self.target.stat(&job.path).map_err(io)?
+            }
+            Decision::Unchanged => {
+                self.count(|report| report.unchanged += 1);
+                self.restored(&job.entry, &job.path);
+                return self.attributes(&job.path, &job.entry).map_err(io);
+            }
+            Decision::Keep => {
+                self.count(|report| report.unchanged += 1);
+                return Ok(());
+            }
+        };
         let written = if self.options.dry_run {
             Written { bytes: size, written: size, file: None }
         } else {
             self.put(job, existing.as_ref())?
         };
-        if let Some(file) = &written.file {
-            let owners = (!self.options.no_owner).then_some(&self.owners);
-            attributes::apply(attributes::Place::Open(file.as_fd()), &job.entry, owners)
-                .map_err(io)?;
-        }
+        self.restored(&job.entry, &job.path);
         Progress::add(&self.progress.done_bytes, size);
         self.count(|report| {
             report.files += 1;
             report.bytes += written.bytes;
             report.written_bytes += written.written;
         });
+        if let Some(file) = &written.file {
+            let owners = (!self.options.no_owner).then_some(&self.owners);
+            attributes::apply(file.as_fd(), &job.entry, owners).map_err(io)?;
+        }
         Ok(())
     }
 
     fn put(&self, job: &Job, existing: Option<&Stat>) -> Result<Written> {
         let io = |source| Error::Io { action: "restore", path: String::new(), source };
+        if let Some(stat) = existing
+            && FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+        {
+            self.clear(&job.path, stat).map_err(io)?;
+            return self.put(job, None);
+        }
         let (parent, name) = self.parent(&job.path).map_err(io)?;
         let mut scratch = match self.scratches.lock().expect("no panics here").pop() {
             Some(scratch) => scratch,
@@ -273,30 +293,27 @@ impl Restorer<'_> {
         written
     }
 
-    /// The directory that a path is in, which is made where it is not there, and its name.
-    fn parent<'p>(&self, path: &'p [u8]) -> io::Result<(Arc<OwnedFd>, &'p OsStr)> {
-        match self.target.parent(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.make_parents(path)?;
-                self.target.parent(path)
-            }
-            other => other,
-        }
-    }
-
     fn special(&self, path: &[u8], entry: &Entry) -> io::Result<()> {
+        match self.decide(path, entry)? {
+            Decision::Keep | Decision::Unchanged => {
+                self.count(|report| report.unchanged += 1);
+                return Ok(());
+            }
+            Decision::Replace(stat) if !self.options.dry_run => self.clear(path, &stat)?,
+            Decision::Replace(_) | Decision::Create => {}
+        }
+        self.count(|report| report.files += 1);
+        self.restored(entry, path);
         if self.options.dry_run {
-            self.count(|report| report.files += 1);
             return Ok(());
         }
-        self.clear(path)?;
         let (parent, name) = self.parent(path)?;
         let make = |kind: FileType, device: u64| {
             rustix::fs::mknodat(&parent, name, kind, Mode::RUSR | Mode::WUSR, device)
         };
         match &entry.kind {
             Kind::Symlink { target } => {
-                rustix::fs::symlinkat(std::ffi::OsStr::from_bytes(target), &parent, name)?;
+                rustix::fs::symlinkat(OsStr::from_bytes(target), &parent, name)?;
             }
             Kind::Fifo => make(FileType::Fifo, 0)?,
             Kind::Socket => make(FileType::Socket, 0)?,
@@ -304,42 +321,53 @@ impl Restorer<'_> {
             Kind::CharDevice { device } => make(FileType::CharacterDevice, *device)?,
             Kind::File { .. } | Kind::Directory { .. } => {}
         }
-        self.attributes(path, entry)?;
-        self.count(|report| report.files += 1);
-        Ok(())
+        self.attributes(path, entry)
     }
 
+    /// Another name of a file; the file itself where none of its names could be restored.
     fn link(&self, path: &[u8], entry: &Entry) -> io::Result<()> {
         let identity = (entry.device, entry.inode);
         let first = self.links.lock().expect("no panics here").get(&identity).cloned();
-        let Some(first) = first else { return Ok(()) };
-        if !self.options.dry_run {
-            self.clear(path)?;
-            let (from, from_name) = self.target.parent(&first)?;
-            let (parent, name) = self.parent(path)?;
-            rustix::fs::linkat(&from, from_name, &parent, name, AtFlags::empty())?;
+        let Some(first) = first else {
+            if !matches!(entry.kind, Kind::File { .. }) {
+                return self.special(path, entry);
+            }
+            let job = Job { path: path.to_vec(), entry: entry.clone(), order: (0, 0) };
+            return self.write(&job).map_err(io::Error::other);
+        };
+        let same = |a: &Stat, b: &Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
+        let (there, first_stat) = (self.target.stat(path)?, self.target.stat(&first)?);
+        if there.zip(first_stat).is_some_and(|(a, b)| same(&a, &b)) {
+            self.count(|report| report.unchanged += 1);
+            return Ok(());
+        }
+        match self.options.overwrite.decide(entry, there)? {
+            Decision::Keep => {
+                self.count(|report| report.unchanged += 1);
+                return Ok(());
+            }
+            // As it should be, but not the same file.
+            Decision::Unchanged | Decision::Replace(_) if !self.options.dry_run => {
+                if let Some(stat) = there {
+                    self.clear(path, &stat)?;
+                }
+            }
+            _ => {}
         }
         self.count(|report| report.files += 1);
-        Ok(())
-    }
-
-    /// Remembers the first name of a file with several. Whether this is another one.
-    fn is_known_link(&self, entry: &Entry, path: &[u8]) -> bool {
-        let identity = (entry.device, entry.inode);
-        let mut links = self.links.lock().expect("no panics here");
-        if links.contains_key(&identity) {
-            return true;
+        if self.options.dry_run {
+            return Ok(());
         }
-        links.insert(identity, path.to_vec());
-        false
+        let (from, from_name) = self.target.parent(&first)?;
+        let (parent, name) = self.parent(path)?;
+        Ok(rustix::fs::linkat(&from, from_name, &parent, name, AtFlags::empty())?)
     }
 
-    /// Makes room for something that cannot be written in place.
-    fn clear(&self, path: &[u8]) -> io::Result<()> {
-        match self.target.stat(path)? {
-            None => Ok(()),
-            Some(_) if self.options.overwrite == Overwrite::Never => Err(exists()),
-            Some(_) => self.target.remove(path),
+    /// Remembers where a file with several names stands.
+    fn restored(&self, entry: &Entry, path: &[u8]) {
+        if entry.is_hard_link() {
+            let mut links = self.links.lock().expect("no panics here");
+            links.entry((entry.device, entry.inode)).or_insert_with(|| path.to_vec());
         }
     }
 
@@ -349,20 +377,10 @@ impl Restorer<'_> {
         }
         let owners = (!self.options.no_owner).then_some(&self.owners);
         if matches!(entry.kind, Kind::Directory { .. }) {
-            let directory = self.target.directory(path)?;
-            return attributes::apply(attributes::Place::Open(directory.as_fd()), entry, owners);
+            return attributes::apply(self.target.directory(path)?.as_fd(), entry, owners);
         }
         let (parent, name) = self.target.parent(path)?;
-        attributes::apply(attributes::Place::Named(&parent, name), entry, owners)
-    }
-
-    fn note_name(&self, names: &mut [(Vec<u8>, BTreeSet<Vec<u8>>)], path: &[u8]) {
-        let at = path.iter().rposition(|&byte| byte == b'/');
-        let (parent, name) = at.map_or((&b""[..], path), |at| (&path[..at], &path[at + 1..]));
-        // The walk is depth first: the directory is one of the last.
-        if let Some((_, kept)) = names.iter_mut().rev().find(|(directory, _)| directory == parent) {
-            kept.insert(name.to_vec());
-        }
+        attributes::apply(attributes::open(&parent, name, entry)?.as_fd(), entry, owners)
     }
 
     fn delete_others(&self, path: &[u8], kept: &BTreeSet<Vec<u8>>) -> io::Result<()> {
@@ -380,8 +398,8 @@ impl Restorer<'_> {
         Ok(())
     }
 
-    fn attempt(&self, path: &[u8], action: impl FnOnce() -> io::Result<()>) {
-        if let Err(error) = action() {
+    fn report(&self, path: &[u8], result: io::Result<()>) {
+        if let Err(error) = result {
             self.problem(path, &error.to_string());
         }
     }
@@ -394,10 +412,4 @@ impl Restorer<'_> {
     fn count(&self, change: impl FnOnce(&mut TreeReport)) {
         change(&mut self.report.lock().expect("no panics here"));
     }
-}
-
-const EXISTS: &str = "exists already; allow it with --overwrite";
-
-fn exists() -> io::Error {
-    io::Error::new(io::ErrorKind::AlreadyExists, EXISTS)
 }

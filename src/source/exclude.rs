@@ -1,10 +1,14 @@
 //! What a walk leaves out.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+use crate::format::entry::is_name;
 
 /// Rules for leaving files out. Patterns are those of gitignore, matched against absolute paths:
 /// one without a slash matches at any depth, one that starts with a slash only from the root.
@@ -13,10 +17,41 @@ pub struct Excludes {
     folded: Gitignore,
     /// Leave out what lies in a directory with a `CACHEDIR.TAG`, but keep the tag.
     pub caches: bool,
-    /// Leave out what lies in a directory that holds a file of one of these names.
-    pub if_present: Vec<PathBuf>,
+    cache_tag: TagFile,
+    /// Leave out what lies in a directory that holds one of these.
+    pub if_present: Vec<TagFile>,
     /// Leave out files of more bytes.
     pub larger_than: Option<u64>,
+}
+
+/// A file that marks its directory as not to be backed up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagFile {
+    name: OsString,
+    /// What it must begin with; empty for anything.
+    header: Vec<u8>,
+}
+
+impl TagFile {
+    /// A mark of the form `NAME` or `NAME:HEADER`. `None` where the name is no file name.
+    pub fn parse(text: &OsStr) -> Option<Self> {
+        let bytes = text.as_bytes();
+        let at = bytes.iter().position(|&byte| byte == b':');
+        let (name, header) = at.map_or((bytes, &b""[..]), |at| (&bytes[..at], &bytes[at + 1..]));
+        let name = OsStr::from_bytes(name).to_owned();
+        is_name(name.as_bytes()).then(|| Self { name, header: header.to_vec() })
+    }
+
+    fn marks(&self, directory: &Path) -> bool {
+        let path = directory.join(&self.name);
+        if self.header.is_empty() {
+            return path.symlink_metadata().is_ok();
+        }
+        let is_file = path.symlink_metadata().is_ok_and(|metadata| metadata.is_file());
+        let mut start = vec![0; self.header.len()];
+        let read = || File::open(path).and_then(|mut file| file.read_exact(&mut start));
+        is_file && read().is_ok() && start == self.header
+    }
 }
 
 /// A pattern that makes no sense.
@@ -34,6 +69,7 @@ impl Excludes {
             patterns: compile(patterns, false)?,
             folded: compile(folded, true)?,
             caches: false,
+            cache_tag: TagFile { name: CACHE_TAG.into(), header: CACHE_SIGNATURE.to_vec() },
             if_present: Vec::new(),
             larger_than: None,
         })
@@ -52,14 +88,10 @@ impl Excludes {
     }
 
     /// Whether all of a directory but a tag is left out, and the name of that tag.
-    pub fn tag_of<'a>(&'a self, directory: &Path) -> Option<&'a Path> {
-        if self.caches && is_cache_tag(&directory.join(CACHE_TAG)) {
-            return Some(Path::new(CACHE_TAG));
-        }
-        self.if_present
-            .iter()
-            .find(|name| directory.join(name).symlink_metadata().is_ok())
-            .map(PathBuf::as_path)
+    pub fn tag_of(&self, directory: &Path) -> Option<&OsStr> {
+        let cache = self.caches.then_some(&self.cache_tag);
+        let mut tags = cache.into_iter().chain(&self.if_present);
+        tags.find(|tag| tag.marks(directory)).map(|tag| tag.name.as_os_str())
     }
 }
 
@@ -72,12 +104,6 @@ impl Default for Excludes {
 const CACHE_TAG: &str = "CACHEDIR.TAG";
 /// <https://bford.info/cachedir/>
 const CACHE_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
-
-fn is_cache_tag(path: &Path) -> bool {
-    let mut start = [0; CACHE_SIGNATURE.len()];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
-    read.is_ok() && start == CACHE_SIGNATURE
-}
 
 fn compile(patterns: &[String], folded: bool) -> Result<Gitignore, PatternError> {
     let mut builder = GitignoreBuilder::new("/");
@@ -117,7 +143,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let rules = Excludes {
             caches: true,
-            if_present: vec![".nobackup".into()],
+            if_present: vec![
+                TagFile::parse(OsStr::new(".nobackup")).unwrap(),
+                TagFile::parse(OsStr::new("mark:yes")).unwrap(),
+            ],
             larger_than: Some(10),
             ..Excludes::default()
         };
@@ -125,7 +154,15 @@ mod tests {
         std::fs::write(folder.path().join(CACHE_TAG), b"no signature").unwrap();
         assert_eq!(rules.tag_of(folder.path()), None);
         std::fs::write(folder.path().join(CACHE_TAG), CACHE_SIGNATURE).unwrap();
-        assert_eq!(rules.tag_of(folder.path()), Some(Path::new(CACHE_TAG)));
+        assert_eq!(rules.tag_of(folder.path()), Some(OsStr::new(CACHE_TAG)));
+        let other = tempfile::tempdir().unwrap();
+        std::fs::write(other.path().join("mark"), b"no").unwrap();
+        assert_eq!(rules.tag_of(other.path()), None);
+        std::fs::write(other.path().join("mark"), b"yes, really").unwrap();
+        assert_eq!(rules.tag_of(other.path()), Some(OsStr::new("mark")));
+        for bad in ["", "a/b", "..", ".", ":x"] {
+            assert!(TagFile::parse(OsStr::new(bad)).is_none(), "{bad}");
+        }
         assert!(rules.reason(Path::new("/a"), false, 11).is_some());
         assert!(rules.reason(Path::new("/a"), true, 11).is_none());
     }

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::format::entry::{Content, Entry, Kind, Moment, Owner};
+use crate::format::entry::{Content, Entry, Kind, Moment, Owner, is_name};
 use crate::id::ChunkId;
 
 /// Names of users and groups, each looked up once.
@@ -55,12 +55,15 @@ pub fn list(directory: &Path) -> io::Result<Vec<OsString>> {
 
 /// Everything about a file but its content, which is left empty, as is a directory's tree.
 pub fn read_entry(path: &Path, name: &OsStr, owners: &OwnerNames) -> io::Result<Entry> {
+    if !is_name(name.as_bytes()) {
+        return Err(io::Error::other("is no name"));
+    }
     let metadata = std::fs::symlink_metadata(path)?;
     let file_type = metadata.file_type();
     let kind = if file_type.is_file() {
         Kind::File { size: metadata.len(), content: Content::Empty }
     } else if file_type.is_dir() {
-        Kind::Directory { tree: ChunkId([0; 32]) }
+        Kind::Directory { tree: ChunkId([0; 32]), is_whole: true }
     } else if file_type.is_symlink() {
         Kind::Symlink { target: std::fs::read_link(path)?.into_os_string().into_vec() }
     } else if file_type.is_fifo() {
@@ -94,22 +97,29 @@ pub fn read_entry(path: &Path, name: &OsStr, owners: &OwnerNames) -> io::Result<
 /// Extended attributes by name; none where the file system has none or hides them.
 pub fn xattrs(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut room = vec![0; 1024];
+    let mut found = Vec::new();
+    for name in xattr_names(|room| rustix::fs::llistxattr(path, room))? {
+        if let Some(value) = xattr(path, &name, &mut room)? {
+            found.push((name, value));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The names that `list` gives.
+pub fn xattr_names(list: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> io::Result<Vec<Vec<u8>>> {
+    let mut room = vec![0; 1024];
     let names = loop {
-        match rustix::fs::llistxattr(path, &mut room[..]) {
-            Ok(count) => break room[..count].to_vec(),
+        match list(&mut room) {
+            Ok(count) => break &room[..count],
             Err(Errno::RANGE) if room.len() < 1 << 20 => room.resize(room.len() * 4, 0),
             Err(Errno::NOTSUP | Errno::PERM | Errno::ACCESS) => return Ok(Vec::new()),
             Err(error) => return Err(error.into()),
         }
     };
-    let mut found = Vec::new();
-    for name in names.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
-        if let Some(value) = xattr(path, name, &mut room)? {
-            found.push((name.to_vec(), value));
-        }
-    }
-    found.sort();
-    Ok(found)
+    let names = names.split(|&byte| byte == 0).filter(|name| !name.is_empty());
+    Ok(names.map(<[u8]>::to_vec).collect())
 }
 
 fn xattr(path: &Path, name: &[u8], room: &mut Vec<u8>) -> io::Result<Option<Vec<u8>>> {

@@ -19,7 +19,7 @@ use restow::store::memory::MemoryStore;
 
 use crate::support::*;
 
-fn back_up_files(repository: &Repository, paths: &[&Path]) -> Report {
+pub fn back_up_files(repository: &Repository, paths: &[&Path]) -> Report {
     let paths = paths.iter().map(|path| path.to_path_buf()).collect();
     let files = Some(FilesSource { paths, explain: true, ..FilesSource::default() });
     let options = BackupOptions { files, ..options(Vec::new()) };
@@ -137,12 +137,18 @@ fn unchanged_files_are_not_read_again() {
     let second = back_up_files(&repository, &[folder.path()]);
     assert_eq!(second.snapshot.summary.unchanged_files, 0);
     assert_eq!(second.snapshot.summary.new_bytes, 0);
+    let past = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    for number in 0..20 {
+        let file = std::fs::File::open(folder.path().join(number.to_string())).unwrap();
+        file.set_modified(past).unwrap();
+    }
     let later = |repository: &Repository| {
         let paths = vec![folder.path().into()];
         let files = Some(FilesSource { paths, ignore_ctime: true, ..Default::default() });
         let options = BackupOptions { files, ..options(Vec::new()) };
         run(repository, options, &Progress::default()).unwrap()
     };
+    assert_eq!(later(&repository).snapshot.summary.unchanged_files, 0);
     let third = later(&repository);
     assert_eq!(third.snapshot.summary.unchanged_files, 20);
     assert_eq!(third.snapshot.summary.read_bytes, 0);

@@ -11,5 +11,6 @@ mod engine;
 mod files;
 mod model;
 mod mount;
+mod restore;
 mod salvage;
 mod support;

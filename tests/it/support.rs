@@ -232,7 +232,8 @@ impl Program {
 fn key_file() -> &'static Path {
     static FILE: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
     FILE.get_or_init(|| {
-        let path = std::env::temp_dir().join(format!("restow-test-key-{}", std::process::id()));
+        let path =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("key-{}", std::process::id()));
         std::fs::write(&path, [7; 32]).unwrap();
         path
     })

@@ -106,7 +106,7 @@ fn choose(
         }
         match repository.find_entry(tree, path.relative())?.map(|entry| entry.kind) {
             Some(Kind::File { size, content }) => return Ok(Source::File(size, content)),
-            Some(Kind::Directory { tree }) => return Ok(Source::Directory(tree)),
+            Some(Kind::Directory { tree, .. }) => return Ok(Source::Directory(tree)),
             Some(_) => {
                 let message = format!("{path} is neither a file nor a directory");
                 return Err(Error::Usage(message).into());

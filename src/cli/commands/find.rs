@@ -11,6 +11,8 @@ use restow::repository::trees::Step;
 use super::FilterArgs;
 use crate::cli::{Global, interrupt, output};
 
+const KINDS: [&str; 8] = ["file", "dir", "symlink", "fifo", "socket", "block", "char", "stream"];
+
 /// Find files and streams in snapshots
 #[derive(Args)]
 #[command(
@@ -39,8 +41,8 @@ pub struct FindArgs {
     /// Only files changed at or before this time
     #[arg(long, value_name = "TIME")]
     older_than: Option<Timestamp>,
-    /// Only of this kind: file, dir, symlink, fifo, socket, block, char, stream
-    #[arg(long = "type", value_name = "KIND")]
+    /// Only of this kind
+    #[arg(long = "type", value_name = "KIND", value_parser = KINDS)]
     kind: Option<String>,
     #[command(flatten)]
     filter: FilterArgs,

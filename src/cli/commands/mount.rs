@@ -1,6 +1,7 @@
 //! `restow mount`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -8,6 +9,7 @@ use clap::Args;
 use restow::error::Error;
 use restow::mount::fs::MountFs;
 use restow::mount::fuse::mount;
+use rustix::mount::UnmountFlags;
 
 use super::FilterArgs;
 use crate::cli::{Global, interrupt, output};
@@ -51,7 +53,25 @@ pub fn run(global: &Global, args: MountArgs) -> Result<u8> {
         std::thread::park_timeout(Duration::from_millis(100));
     }
     if progress.is_interrupted() {
-        session.umount_and_join().context("unmount")?;
+        match session.umount_and_join() {
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
+                detach(&args.mountpoint)?;
+            }
+            other => other.context("unmount")?,
+        }
     }
     Ok(0)
+}
+
+/// Takes a mount that is in use out of the tree; it goes when its last user does.
+fn detach(place: &Path) -> Result<()> {
+    eprintln!("restow: {} is in use; it is detached", place.display());
+    if rustix::mount::unmount(place, UnmountFlags::DETACH).is_ok() {
+        return Ok(());
+    }
+    // An ordinary user may only by this helper.
+    let status = Command::new("fusermount3").args(["-u", "-z"]).arg(place).status();
+    let is_done = status.context("run fusermount3")?.success();
+    anyhow::ensure!(is_done, "{} is still mounted; unmount it by hand", place.display());
+    Ok(())
 }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::Args;
 use restow::backup::files::FilesSource;
 use restow::error::Error;
-use restow::source::exclude::Excludes;
+use restow::source::exclude::{Excludes, TagFile};
 
 use crate::cli::output;
 
@@ -29,16 +29,17 @@ pub struct PathArgs {
     /// Leave out directories with a CACHEDIR.TAG, but for the tag
     #[arg(long, help_heading = "Files")]
     exclude_caches: bool,
-    /// Leave out directories that hold a file of this name, but for it
-    #[arg(long, value_name = "NAME", help_heading = "Files")]
-    exclude_if_present: Vec<PathBuf>,
+    /// Leave out directories that hold a file of this name (that begins with HEADER), but for it
+    #[arg(long, value_name = "NAME[:HEADER]", help_heading = "Files")]
+    exclude_if_present: Vec<OsString>,
     /// Leave out files of more bytes; K, M, G and T stand for powers of 1024
     #[arg(long, value_name = "SIZE", value_parser = output::parse_size, help_heading = "Files")]
     exclude_larger_than: Option<u64>,
     /// Stay on the file systems of the paths given
     #[arg(short = 'x', long, help_heading = "Files")]
     one_file_system: bool,
-    /// Read more paths from a file, one a line (`-`: standard input)
+    /// Read more paths from a file, one a line (`-`: standard input); lines with # at their start
+    /// are comments
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     files_from: Vec<PathBuf>,
     /// The same, each path ended by a NUL byte
@@ -65,9 +66,11 @@ impl PathArgs {
         }
         let mut paths = self.paths.clone();
         for (files, separator) in [(&self.files_from, b'\n'), (&self.files_from_raw, 0)] {
+            let is_path =
+                |line: &&[u8]| !line.is_empty() && (separator == 0 || !line.starts_with(b"#"));
             for file in files {
                 let lines = read(file)?;
-                let lines = lines.split(|&byte| byte == separator).filter(|line| !line.is_empty());
+                let lines = lines.split(|&byte| byte == separator).filter(is_path);
                 paths.extend(lines.map(|line| PathBuf::from(OsString::from_vec(line.to_vec()))));
             }
         }
@@ -98,22 +101,37 @@ impl PathArgs {
         let mut excludes = Excludes::new(&patterns, &self.iexclude)
             .map_err(|error| Error::Usage(error.to_string()))?;
         excludes.caches = self.exclude_caches;
-        excludes.if_present.clone_from(&self.exclude_if_present);
+        for text in &self.exclude_if_present {
+            let tag = TagFile::parse(text).ok_or_else(|| {
+                let text = text.display();
+                Error::Usage(format!("--exclude-if-present {text}: must be the name of a file"))
+            })?;
+            excludes.if_present.push(tag);
+        }
         excludes.larger_than = self.exclude_larger_than;
         Ok(excludes)
     }
 }
 
-/// An absolute path without `.` and `..`; links in it stay as they are unless there is a `..`.
+/// The absolute path without `.`, `..` and symbolic links but the last part: what is backed up stands
+/// where it really is. A path whose folder is not there stays as it is, to be told as missing.
 fn plain(path: &Path) -> Result<PathBuf> {
     let io = |source| Error::Io { action: "find", path: path.display().to_string(), source };
     let is_up = |part: Component<'_>| matches!(part, Component::ParentDir);
-    let absolute = if path.components().any(is_up) {
-        path.canonicalize().map_err(io)?
-    } else {
-        std::path::absolute(path).map_err(io)?
+    if path.components().next_back().is_none_or(is_up) {
+        return Ok(path.canonicalize().map_err(io)?);
+    }
+    let absolute = std::path::absolute(path).map_err(io)?;
+    let (Some(folder), Some(name)) = (absolute.parent(), absolute.file_name()) else {
+        return Ok(absolute);
     };
-    Ok(absolute.components().filter(|part| !matches!(part, Component::CurDir)).collect())
+    match folder.canonicalize() {
+        Ok(folder) => Ok(folder.join(name)),
+        Err(error) if path.components().any(is_up) => Err(io(error).into()),
+        Err(_) => {
+            Ok(absolute.components().filter(|part| !matches!(part, Component::CurDir)).collect())
+        }
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

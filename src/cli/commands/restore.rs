@@ -86,10 +86,13 @@ pub fn run(global: &Global, args: RestoreArgs) -> Result<u8> {
     for (name, path, size) in &streams {
         print_stream(global, &args, name, path, *size)?;
     }
-    match tree {
-        Some(report) => print_tree(global, &args, &report),
-        None => Ok(0),
+    let Some(report) = tree else { return Ok(0) };
+    let found = report.files + report.directories + report.unchanged + report.problems.len() as u64;
+    if !args.include.is_empty() && streams.is_empty() && found == 0 {
+        let path = name_of(&args.include[0]).to_string();
+        return Err(Error::NoPath { snapshot: named.name.short(), path }.into());
     }
+    print_tree(global, &args, &report)
 }
 
 fn restore_streams(
@@ -248,6 +251,13 @@ fn print_tree(global: &Global, args: &RestoreArgs, report: &TreeReport) -> Resul
             text.push_str(&format!(", {} removed", report.deleted));
         }
         output::line(text)?;
+        if report.partial_directories > 0 {
+            eprintln!(
+                "restow: nothing was removed in {} directories: not all that was in them is in the \
+                 snapshot",
+                report.partial_directories
+            );
+        }
     }
     Ok(u8::from(!report.problems.is_empty()))
 }
