@@ -9,7 +9,7 @@ use crate::format::entry::{Entry, Kind};
 use crate::id::ChunkId;
 use crate::progress::Progress;
 use crate::repository::Repository;
-use crate::repository::trees::{Step, walk};
+use crate::repository::trees::{Step, walk_past};
 
 /// Bytes of a record; everything in an archive is padded to it.
 const RECORD: u64 = 512;
@@ -23,7 +23,8 @@ pub fn write_tar(
 ) -> Result<()> {
     let mut target = WriterTarget { writer, name: "the archive".to_owned() };
     let mut links: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
-    walk(repository, tree, b"", &mut |path, entry| {
+    let mut lost = None;
+    let mut visit = |path: &[u8], entry: &Entry| {
         if progress.is_interrupted() {
             return Err(Error::Interrupted);
         }
@@ -42,13 +43,18 @@ pub fn write_tar(
             links.entry((entry.device, entry.inode)).or_insert_with(|| path.to_vec());
         }
         Ok(Step::Enter)
+    };
+    // Directories that are damaged are passed by; the archive of the rest is whole.
+    walk_past(repository, tree, b"", &mut visit, &mut |_, error| {
+        lost.get_or_insert(error);
     })?;
     target.zeros(2 * RECORD)?;
     target.writer.flush().map_err(|source| Error::Io {
         action: "write",
         path: target.name.clone(),
         source,
-    })
+    })?;
+    lost.map_or(Ok(()), Err)
 }
 
 /// The header of an entry with its pax records before it; `first` is the name that it is another of.
@@ -142,8 +148,39 @@ fn pax_records(name: &[u8], link: &[u8], size: u64, entry: &Entry) -> Vec<u8> {
     for (attribute, value) in &entry.xattrs {
         let key = format!("SCHILY.xattr.{}", String::from_utf8_lossy(attribute));
         add_record(&mut records, &key, value);
+        let acl = match &attribute[..] {
+            b"system.posix_acl_access" => "SCHILY.acl.access",
+            b"system.posix_acl_default" => "SCHILY.acl.default",
+            _ => continue,
+        };
+        if let Some(text) = acl_text(value) {
+            add_record(&mut records, acl, text.as_bytes());
+        }
     }
     records
+}
+
+/// An access control list as tar programs read it (`setfacl`'s short form, with numbers), of the
+/// form in which the system keeps it: version 2, then tag, permissions and id of each entry.
+fn acl_text(value: &[u8]) -> Option<String> {
+    let (entries, rest) = value.strip_prefix(&2u32.to_le_bytes())?.as_chunks::<8>();
+    let mut parts = Vec::new();
+    for entry in entries {
+        let tag = u16::from_le_bytes([entry[0], entry[1]]);
+        let id = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
+        let who = match tag {
+            0x01 => "user:".to_owned(),
+            0x02 => format!("user:{id}"),
+            0x04 => "group:".to_owned(),
+            0x08 => format!("group:{id}"),
+            0x10 => "mask:".to_owned(),
+            0x20 => "other:".to_owned(),
+            _ => return None,
+        };
+        let may = |bit: u8, letter: char| if entry[2] & bit == 0 { '-' } else { letter };
+        parts.push(format!("{who}:{}{}{}", may(4, 'r'), may(2, 'w'), may(1, 'x')));
+    }
+    rest.is_empty().then(|| parts.join(","))
 }
 
 /// `<length> <key>=<value>\n`, where the length counts its own digits.
@@ -156,4 +193,30 @@ fn add_record(records: &mut Vec<u8>, key: &str, value: &[u8]) {
     let _ = write!(records as &mut dyn io::Write, "{length} {key}=");
     records.extend_from_slice(value);
     records.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_read_as_setfacl_writes_them() {
+        let entry = |tag: u16, bits: u16, id: u32| {
+            [&tag.to_le_bytes()[..], &bits.to_le_bytes(), &id.to_le_bytes()].concat()
+        };
+        let none = u32::MAX;
+        let value = [
+            2u32.to_le_bytes().to_vec(),
+            entry(1, 6, none),
+            entry(2, 7, 1000),
+            entry(4, 4, none),
+            entry(16, 7, none),
+            entry(32, 0, none),
+        ]
+        .concat();
+        let text = "user::rw-,user:1000:rwx,group::r--,mask::rwx,other::---";
+        assert_eq!(acl_text(&value).unwrap(), text);
+        assert_eq!(acl_text(&value[..value.len() - 1]), None);
+        assert_eq!(acl_text(&[]), None);
+    }
 }

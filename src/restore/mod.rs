@@ -24,6 +24,8 @@ pub mod options;
 mod place;
 mod plan;
 pub mod tree;
+#[cfg(feature = "cli")]
+pub mod zip;
 
 /// Chunks are decoded in batches of about this many plain bytes.
 const BATCH_BYTES: u64 = 512 << 10;

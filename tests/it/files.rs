@@ -241,6 +241,57 @@ fn a_link_in_the_target_leads_nowhere() {
     assert_eq!(std::fs::read(below.join("d/file")).unwrap(), b"new");
 }
 
+#[test]
+fn rsync_finds_no_difference() {
+    let program = Program::initialized();
+    let source = program.path("source");
+    std::fs::create_dir(&source).unwrap();
+    every_kind(&source);
+    let path = source.to_str().unwrap();
+    program.ok(&["backup", path], b"");
+    let target = program.path("target");
+    program.ok(&["restore", "latest", "-t", target.to_str().unwrap()], b"");
+    let back = target.join(path.trim_start_matches('/'));
+    let compare = || {
+        let mut rsync = std::process::Command::new("rsync");
+        rsync.args(["-aHAXin", "--checksum", "--delete", &format!("{path}/")]).arg(&back);
+        text(&crate::postgres::succeeded(rsync).stdout)
+    };
+    assert_eq!(compare(), "");
+    // It would have found one.
+    std::fs::write(back.join("d/file"), b"changed").unwrap();
+    assert!(compare().contains("d/file"));
+}
+
+#[test]
+fn directories_become_archives() {
+    let program = Program::initialized();
+    let source = program.path("source");
+    std::fs::create_dir_all(source.join("d")).unwrap();
+    std::fs::write(source.join("d/file"), rows(1, 5_000)).unwrap();
+    symlink("d/file", source.join("link")).unwrap();
+    let path = source.to_str().unwrap();
+    program.ok(&["backup", path], b"");
+    for (kind, list) in [
+        (
+            "zip",
+            "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1]); assert z.testzip() is None; print(sorted(z.namelist()), z.getinfo('d/file').file_size)",
+        ),
+        (
+            "tar",
+            "import sys, tarfile; t = tarfile.open(sys.argv[1]); print(sorted(m.name + '/' * m.isdir() for m in t), t.getmember('d/file').size)",
+        ),
+    ] {
+        let archive = program.path("archive");
+        std::fs::write(&archive, program.ok(&["dump", "latest", path, "-a", kind], b"")).unwrap();
+        let mut python = std::process::Command::new("python3");
+        python.args(["-c", list]).arg(&archive);
+        let listed = text(&crate::postgres::succeeded(python).stdout);
+        let size = std::fs::metadata(source.join("d/file")).unwrap().len();
+        assert_eq!(listed.trim(), format!("['d/', 'd/file', 'link'] {size}"), "{kind}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 

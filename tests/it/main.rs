@@ -11,6 +11,7 @@ mod engine;
 mod files;
 mod model;
 mod mount;
+mod postgres;
 mod restore;
 mod salvage;
 mod support;

@@ -14,6 +14,7 @@ use restow::store::memory::MemoryStore;
 use restow::store::record::{Call, RecordingStore};
 
 use crate::files::{every_kind, picture};
+use crate::postgres::{Postgres, succeeded};
 use crate::support::*;
 
 fn names(fs: &MountFs<'_>, number: u64) -> Vec<String> {
@@ -162,6 +163,53 @@ fn a_mounted_snapshot_is_what_was_backed_up() {
     drop(connection);
     assert!(std::fs::write(inside.join("new"), b"x").is_err());
     mounted.end();
+}
+
+#[test]
+fn one_table_comes_back_from_a_mounted_dump() {
+    let program = Program::initialized();
+    let server = Postgres::start();
+    server.sql("postgres", "CREATE DATABASE shop");
+    server.sql(
+        "shop",
+        "CREATE TABLE customers AS SELECT n AS id, md5(n::text) AS name FROM generate_series(1, 5000) n;
+         CREATE TABLE orders AS SELECT n AS id, repeat(md5(n::text), 9) AS note FROM generate_series(1, 20000) n",
+    );
+    let mut dump = server.client("pg_dump");
+    dump.args(["-Fc", "-Z0", "shop"]);
+    program.backup("shop.pg", &succeeded(dump).stdout);
+    let sum = "SELECT count(*), sum(id), md5(string_agg(name, ',' ORDER BY id)) FROM customers";
+    let expected = server.sql("shop", sum);
+    let Some(mounted) = Mounted::new(&program) else { return };
+    server.sql("postgres", "CREATE DATABASE rescue");
+    let mut restore = server.client("pg_restore");
+    restore.args(["-d", "rescue", "-t", "customers"]).arg(mounted.place.join("latest/shop.pg"));
+    succeeded(restore);
+    assert_eq!(server.sql("rescue", sum), expected);
+    assert_eq!(server.sql("rescue", "SELECT to_regclass('orders') IS NULL"), "t");
+    mounted.end();
+}
+
+#[test]
+fn new_snapshots_appear_and_a_mount_in_use_can_be_ended() {
+    let program = Program::initialized();
+    program.backup("x", b"monday");
+    let Some(mut mounted) = Mounted::new(&program) else { return };
+    let latest = mounted.place.join("latest/x");
+    assert_eq!(std::fs::read(&latest).unwrap(), b"monday");
+    program.backup("x", b"tuesday");
+    let started = Instant::now();
+    while std::fs::read(&latest).unwrap() != b"tuesday" {
+        assert!(started.elapsed() < Duration::from_secs(20), "the new snapshot does not appear");
+        std::thread::yield_now();
+    }
+    // Somebody works inside.
+    let open = std::fs::File::open(&latest).unwrap();
+    let process = rustix::process::Pid::from_child(&mounted.process);
+    rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+    assert!(mounted.process.wait().unwrap().success());
+    assert!(std::fs::read_dir(&mounted.place).unwrap().next().is_none(), "still mounted");
+    drop(open);
 }
 
 #[test]

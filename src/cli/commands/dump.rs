@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use restow::error::Error;
 use restow::format::entry::{Content, Kind};
 use restow::format::snapshot::StreamEntry;
@@ -12,13 +12,14 @@ use restow::id::ChunkId;
 use restow::repository::Repository;
 use restow::repository::snapshots::NamedSnapshot;
 use restow::restore::archive::write_tar;
+use restow::restore::zip::write_zip;
 use restow::restore::{WriterTarget, copy_content, copy_stream};
 use sha2::{Digest, Sha256};
 
 use super::FilterArgs;
 use crate::cli::{Global, interrupt, output};
 
-/// Write a stream or file of a snapshot to standard output, or a directory as a tar archive
+/// Write a stream or file of a snapshot to standard output, or a directory as an archive
 #[derive(Args)]
 pub struct DumpArgs {
     /// Id of the snapshot, its first digits, or `latest`
@@ -26,11 +27,22 @@ pub struct DumpArgs {
     /// Stream, file or directory; may be left out where the snapshot is one stream
     #[arg(value_name = "PATH")]
     stream: Option<OsString>,
+    /// The kind of archive that a directory becomes
+    #[arg(short, long, value_enum, default_value = "tar")]
+    archive: Archive,
     /// Print the SHA-256 of the bytes to standard error
     #[arg(long)]
     sha256: bool,
     #[command(flatten)]
     filter: FilterArgs,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Archive {
+    /// Everything that is kept of files (POSIX pax)
+    Tar,
+    /// Files, directories and links, compressed
+    Zip,
 }
 
 /// Writes the stream.
@@ -63,7 +75,10 @@ pub fn run(global: &Global, args: DumpArgs) -> Result<u8> {
         }
         Source::Directory(tree) => {
             let mut buffered = io::BufWriter::with_capacity(1 << 20, target.writer);
-            write_tar(&repository, *tree, &mut buffered, &progress)?;
+            match args.archive {
+                Archive::Tar => write_tar(&repository, *tree, &mut buffered, &progress)?,
+                Archive::Zip => write_zip(&repository, *tree, &mut buffered, &progress)?,
+            }
             target.writer = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
         }
     }

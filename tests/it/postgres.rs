@@ -1,0 +1,89 @@
+//! A PostgreSQL server in a temporary folder, for the tests that need a real one.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use crate::support::*;
+
+/// A running server. Its superuser is `postgres`, who needs no password.
+pub struct Postgres {
+    folder: tempfile::TempDir,
+    bin: PathBuf,
+}
+
+impl Postgres {
+    /// Starts the newest PostgreSQL that is installed. `tests/run` installs it.
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Self { folder, bin: newest() };
+        if rustix::process::geteuid().is_root() {
+            // The server refuses to run as root.
+            let owned = Command::new("chown").arg("postgres").arg(server.folder.path()).status();
+            assert!(owned.unwrap().success());
+        }
+        let data = server.path("data");
+        let data = data.to_str().unwrap();
+        server.as_owner(&["initdb", "-D", data, "-U", "postgres", "-A", "trust", "-N"]);
+        let sockets = server.folder.path().display();
+        let options =
+            format!("-c listen_addresses= -c unix_socket_directories={sockets} -c fsync=off");
+        let log = server.path("log");
+        let log = log.to_str().unwrap();
+        server.as_owner(&["pg_ctl", "start", "-w", "-D", data, "-l", log, "-o", &options]);
+        server
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn as_owner(&self, words: &[&str]) {
+        let program = self.bin.join(words[0]);
+        let mut command = if rustix::process::geteuid().is_root() {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        // The server keeps the descriptors it is given: none may be waited for.
+        let command = command.args(&words[1..]).current_dir(self.folder.path());
+        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        assert!(status.success(), "{words:?}");
+    }
+
+    /// A client program, told how to reach the server.
+    pub fn client(&self, program: &str) -> Command {
+        let mut command = Command::new(self.bin.join(program));
+        command.env("PGHOST", self.folder.path()).env("PGUSER", "postgres");
+        command
+    }
+
+    /// Runs SQL and gives what it prints, without decoration.
+    pub fn sql(&self, database: &str, sql: &str) -> String {
+        let mut command = self.client("psql");
+        command.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", sql]);
+        text(&succeeded(command).stdout).trim().to_owned()
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let data = self.path("data");
+        self.as_owner(&["pg_ctl", "stop", "-m", "immediate", "-D", data.to_str().unwrap()]);
+    }
+}
+
+/// Runs a command that must succeed.
+pub fn succeeded(mut command: Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", text(&output.stderr));
+    output
+}
+
+fn newest() -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let number = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();
+    let found = versions.map(|version| version.path()).max_by_key(|path| number(path));
+    found.expect("PostgreSQL is not installed; tests/run installs it").join("bin")
+}
