@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::format::entry::{Entry, Kind, Moment};
+use crate::format::entry::{Entry, Kind};
 use crate::format::name::Name;
 use crate::format::snapshot::Snapshot;
 use crate::repository::Repository;
@@ -53,15 +53,10 @@ impl Listed {
             gid: entry.group.id,
             user: Name::new(entry.user.name.clone()),
             group: Name::new(entry.group.name.clone()),
-            modified: timestamp(entry.modified),
+            modified: entry.modified.timestamp(),
             target,
         }
     }
-}
-
-/// The moment as a time of the calendar, where there is one.
-pub fn timestamp(moment: Moment) -> Option<Timestamp> {
-    Timestamp::new(moment.seconds, moment.nanoseconds as i32).ok()
 }
 
 /// Calls `visit` for every stream and everything in the tree of a snapshot, parents first.

@@ -10,8 +10,9 @@
 //! * [`store`], [`index`], [`source`]: the edges: where objects are, the local index, where streams
 //!   come from. They know nothing of each other.
 //! * [`error`], [`repository`]: objects, commit log and index put together.
-//! * [`backup`], [`restore`], [`check`], [`diff`], [`find`], [`mount`], [`stats`], [`tag`]: one verb each. Options in,
-//!   report out.
+//! * [`retention`]: pure rules for which snapshots to keep.
+//! * [`backup`], [`restore`], [`check`], [`diff`], [`find`], [`forget`], [`mount`], [`stats`], [`tag`]: one verb
+//!   each. Options in, report out.
 //!
 //! The command line is a program of its own (`src/cli`) and holds no backup logic.
 //!
@@ -36,6 +37,7 @@ pub mod diff;
 pub mod entropy;
 pub mod error;
 pub mod find;
+pub mod forget;
 pub mod format;
 pub mod id;
 pub mod index;
@@ -43,6 +45,7 @@ pub mod mount;
 pub mod progress;
 pub mod repository;
 pub mod restore;
+pub mod retention;
 pub mod source;
 pub mod stats;
 pub mod store;

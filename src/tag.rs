@@ -1,10 +1,11 @@
-//! Changing the tags of snapshots. A snapshot is immutable: a copy with other tags takes its place,
-//! in one log entry.
+//! Changing the tags of snapshots and holding them. A snapshot is immutable: a changed copy takes its
+//! place, in one log entry.
 
 use std::collections::HashSet;
 
 use crate::error::{Error, Result};
 use crate::format::log::{EntryKind, LogEntry};
+use crate::format::snapshot::Snapshot;
 use crate::id::ObjectName;
 use crate::repository::Repository;
 use crate::repository::snapshots::NamedSnapshot;
@@ -36,18 +37,35 @@ pub fn run(
     snapshots: &[NamedSnapshot],
     options: &TagOptions,
 ) -> Result<Vec<(ObjectName, ObjectName)>> {
+    rewrite(repository, snapshots, &|snapshot| {
+        snapshot.tags = changed(&snapshot.tags, options);
+    })
+}
+
+/// Holds snapshots, which then cannot be forgotten, or releases them.
+pub fn hold(
+    repository: &Repository,
+    snapshots: &[NamedSnapshot],
+    held: bool,
+) -> Result<Vec<(ObjectName, ObjectName)>> {
+    rewrite(repository, snapshots, &|snapshot| snapshot.held = held)
+}
+
+/// Puts changed copies in the place of some snapshots. Returns old and new names of those that
+/// changed.
+fn rewrite(
+    repository: &Repository,
+    snapshots: &[NamedSnapshot],
+    change: &dyn Fn(&mut Snapshot),
+) -> Result<Vec<(ObjectName, ObjectName)>> {
     let mut replaced = Vec::new();
     let mut seen = HashSet::new();
     for NamedSnapshot { name, snapshot } in snapshots {
-        if !seen.insert(*name) {
-            continue;
-        }
-        let tags = changed(&snapshot.tags, options);
-        if tags == snapshot.tags {
-            continue;
-        }
         let mut copy = snapshot.clone();
-        copy.tags = tags;
+        change(&mut copy);
+        if copy == *snapshot || !seen.insert(*name) {
+            continue;
+        }
         copy.original = snapshot.original.or(Some(*name));
         let (new, _) = repository.put_snapshot(&copy)?;
         replaced.push((*name, new));

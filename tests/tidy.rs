@@ -13,7 +13,8 @@ const LAYERS: &[&[&str]] = &[
     &["store", "index", "source"],
     &["error"],
     &["repository"],
-    &["backup", "restore", "check", "diff", "find", "mount", "stats", "tag"],
+    &["retention"],
+    &["backup", "restore", "check", "diff", "find", "forget", "mount", "stats", "tag"],
     &["cli"],
 ];
 

@@ -22,7 +22,8 @@ run() { local step=$1 before; before=$(size); shift; sync
   /usr/bin/time -f '%e %U %S %M' -o "$work/t" "$@" >/dev/null 2>"$work/err" || { echo "$t $step FAILED: $(tail -3 "$work/err")" >&2; return 0; }
   read -r w u s m < "$work/t"; echo "$t $step $w $u $s $m $(($(size)-before))" >> "$rows"; }
 for ((round = 0; round < rounds; round++)); do for t in "$@"; do
-  repo=$work/repo out=$work/out; mkdir "$repo"; export HOME=$work/home XDG_CACHE_HOME=$work/cache; mkdir "$HOME" "$XDG_CACHE_HOME"; cd "$data"
+  # What is restored stays until the end: ext4 is slow for minutes after many files were deleted (it does not use their inodes again at once).
+  repo=$work/repo out=$work/out-$t-$round; mkdir "$repo"; export HOME=$work/home XDG_CACHE_HOME=$work/cache; mkdir "$HOME" "$XDG_CACHE_HOME"; cd "$data"
   export RESTOW_PASSWORD=x RESTOW_REPOSITORY=$repo RESTIC_PASSWORD=x RESTIC_REPOSITORY=$repo BORG_PASSPHRASE=x BORG_REPO=$repo RUSTIC_REPOSITORY=$repo RUSTIC_PASSWORD=x
   export BUPSTASH_REPOSITORY=$repo/r BUPSTASH_KEY=$work/bupstash.key
   case $t in restow) "$restow" init >/dev/null;; restic) "$p/restic" init -q;; borg) "$p/borg" init -e repokey-blake2 >/dev/null 2>&1;; rustic) "$p/rustic" init >/dev/null 2>&1;; bupstash) rm -f "$BUPSTASH_KEY"; "$p/bupstash" new-key -o "$BUPSTASH_KEY"; "$p/bupstash" init;; esac
@@ -46,6 +47,6 @@ for ((round = 0; round < rounds; round++)); do for t in "$@"; do
     tar) run restore sh -c "zstd -dc $repo/update.zst | tar -x -C $out";;
   esac
   found=$(find "$out" -type f | wc -l); [ "$found" = "$(find "$cur" -type f | wc -l)" ] || echo "$t restored $found files" >&2
-  cd "$data"; sources; rm -rf "$repo" "$out" "$HOME" "$XDG_CACHE_HOME"
+  cd "$data"; sources; rm -rf "$repo" "$HOME" "$XDG_CACHE_HOME"
 done; done
 python3 "$here/medians.py" "$rows"

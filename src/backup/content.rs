@@ -90,7 +90,9 @@ impl Walker<'_> {
         let size = size as u64;
         Progress::add(&self.shared.progress.done_bytes, size);
         let mut summary = Summary { read_bytes: size, chunks: 1, ..Summary::default() };
-        if self.shared.writer.claim(&id)? {
+        // What the parent has here needs no look: it stays as long as that snapshot lives.
+        let is_same = matches!(old, Some((_, Content::Chunk(old))) if old == id);
+        if !is_same && self.shared.writer.claim(&id)? {
             let candidates = match old {
                 Some((old_size, Content::Chunk(old))) => {
                     vec![ParentChunk::alone(old, old_size as u32)]

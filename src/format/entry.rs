@@ -13,6 +13,13 @@ pub struct Moment {
     pub nanoseconds: u32,
 }
 
+impl Moment {
+    /// The moment as a time of the calendar, where there is one.
+    pub fn timestamp(self) -> Option<jiff::Timestamp> {
+        jiff::Timestamp::new(self.seconds, self.nanoseconds as i32).ok()
+    }
+}
+
 /// Where the bytes of a file are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {

@@ -34,6 +34,9 @@ pub struct Snapshot {
     /// The snapshot that this one replaced when its tags were changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original: Option<ObjectName>,
+    /// It may not be forgotten until it is released.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
     /// The streams, by name.
     #[serde(default)]
     pub streams: Vec<StreamEntry>,

@@ -50,6 +50,12 @@ impl Index {
         Ok(self.find(key)?.is_some_and(|found| self.fate(&found.pack.name).is_none()))
     }
 
+    /// Whether it knows of no pack at all; `false` where that cannot be told.
+    pub fn is_empty(&self) -> bool {
+        let found = self.lock().query_row("SELECT 1 FROM pack LIMIT 1", [], |_| Ok(()));
+        matches!(found, Err(rusqlite::Error::QueryReturnedNoRows))
+    }
+
     /// All packs that hold a chunk, dead ones aside.
     pub fn packs_of(&self, key: &ChunkKey) -> Result<Vec<Found>, IndexError> {
         let mut found = Vec::new();

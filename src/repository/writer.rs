@@ -38,6 +38,8 @@ pub struct BlobWriter<'a> {
     dry_run: bool,
     filling: Mutex<[PackBuilder; 2]>,
     claimed: Mutex<HashSet<ChunkKey>>,
+    /// The repository holds nothing yet: there is no use in asking the index.
+    is_fresh: AtomicBool,
     jobs: Mutex<Option<Sender<PackBuilder>>>,
     queue: Receiver<PackBuilder>,
     stored: Mutex<Stored>,
@@ -78,6 +80,7 @@ impl<'a> BlobWriter<'a> {
             dry_run,
             filling: Mutex::new([BlobKind::Data, BlobKind::Tree].map(PackBuilder::new)),
             claimed: Mutex::new(HashSet::new()),
+            is_fresh: AtomicBool::new(repository.index().is_empty()),
             jobs: Mutex::new(Some(sender)),
             queue,
             stored: Mutex::new(Stored::default()),
@@ -150,7 +153,7 @@ impl<'a> BlobWriter<'a> {
         if self.claimed.lock().expect("no panics here").contains(&key) {
             return Ok(false);
         }
-        if self.repository.index().contains_live(&key)? {
+        if !self.is_fresh.load(Ordering::Relaxed) && self.repository.index().contains_live(&key)? {
             return Ok(false);
         }
         Ok(self.claimed.lock().expect("no panics here").insert(key))
@@ -314,6 +317,7 @@ impl<'a> BlobWriter<'a> {
         }
         committed?;
         // From here on the index answers for these chunks.
+        self.is_fresh.store(false, Ordering::Relaxed);
         let mut claimed = self.claimed.lock().expect("no panics here");
         for entry in stored.packs.iter().flat_map(|pack| &pack.entries) {
             claimed.remove(&entry.id);

@@ -18,6 +18,7 @@ use super::options::{Decision, Selection, TreeOptions, TreeReport};
 use super::place::Target;
 use super::plan::{Job, Plan};
 use crate::error::{Error, Result};
+use crate::format::directory::MAX_DEPTH;
 use crate::format::entry::{Content, Entry, Kind};
 use crate::format::name::Name;
 use crate::id::ChunkId;
@@ -163,10 +164,6 @@ impl Restorer<'_> {
         Ok(Step::Enter)
     }
 
-    fn decide(&self, path: &[u8], entry: &Entry) -> io::Result<Decision> {
-        self.options.overwrite.decide(entry, self.target.stat(path)?)
-    }
-
     /// Makes room for something that cannot be written in place.
     fn clear(&self, path: &[u8], stat: &Stat) -> io::Result<()> {
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
@@ -212,12 +209,17 @@ impl Restorer<'_> {
         })
     }
 
+    /// Where the bytes are that must be read first. A delta stands with its base: the group that a
+    /// base is in is then decoded once for all.
     fn order(&self, content: &Content) -> Result<(i64, usize)> {
-        let first = match content {
-            Content::Chunk(id) => self.repository.index().find(&id.key())?,
-            _ => None,
-        };
-        Ok(first.map_or((i64::MAX, 0), |found| (found.pack.number, found.ordinal)))
+        let Content::Chunk(id) = content else { return Ok((i64::MAX, 0)) };
+        let mut found = self.repository.index().find(&id.key())?;
+        for _ in 0..MAX_DEPTH {
+            let base = found.as_ref().and_then(|found| found.entry().bases.first().copied());
+            let Some(base) = base else { break };
+            found = self.repository.index().find(&base)?;
+        }
+        Ok(found.map_or((i64::MAX, 0), |found| (found.pack.number, found.ordinal)))
     }
 
     fn write_all(&self, mut jobs: Vec<Job>) -> Result<()> {
@@ -237,12 +239,11 @@ impl Restorer<'_> {
     fn write(&self, job: &Job) -> Result<()> {
         let io = |source| Error::Io { action: "restore", path: String::new(), source };
         let size = job.entry.size();
-        let existing = match self.decide(&job.path, &job.entry).map_err(io)? {
+        let there = self.target.stat(&job.path).map_err(io)?;
+        let existing = match self.options.overwrite.decide(&job.entry, there).map_err(io)? {
             Decision::Create => None,
             Decision::Replace(stat) => Some(stat),
-            Decision::Unchanged if self.options.verify => {
-                self.target.stat(&job.path).map_err(io)?
-            }
+            Decision::Unchanged if self.options.verify => there,
             Decision::Unchanged => {
                 self.count(|report| report.unchanged += 1);
                 self.restored(&job.entry, &job.path);
@@ -294,7 +295,7 @@ impl Restorer<'_> {
     }
 
     fn special(&self, path: &[u8], entry: &Entry) -> io::Result<()> {
-        match self.decide(path, entry)? {
+        match self.options.overwrite.decide(entry, self.target.stat(path)?)? {
             Decision::Keep | Decision::Unchanged => {
                 self.count(|report| report.unchanged += 1);
                 return Ok(());

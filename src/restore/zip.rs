@@ -11,7 +11,6 @@ use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use super::{WriterTarget, copy_content};
 use crate::error::{Error, Result};
-use crate::find::timestamp;
 use crate::format::entry::{Entry, Kind};
 use crate::id::ChunkId;
 use crate::progress::Progress;
@@ -72,7 +71,7 @@ fn options(entry: &Entry) -> SimpleFileOptions {
         .compression_method(CompressionMethod::Deflated)
         .unix_permissions(entry.mode & 0o777);
     // Zip has no time zone; times outside of 1980 to 2107 cannot be said.
-    let time = timestamp(entry.modified).map(|time| time.to_zoned(TimeZone::UTC).datetime());
+    let time = entry.modified.timestamp().map(|time| time.to_zoned(TimeZone::UTC).datetime());
     match time.and_then(|time| DateTime::try_from(time).ok()) {
         Some(time) => options.last_modified_time(time),
         None => options.last_modified_time(DateTime::default()),

@@ -34,7 +34,7 @@ pub enum Command {
     Init(init::InitArgs),
     /// Back up files and directories, standard input, or the output of commands
     Backup(backup::BackupArgs),
-    /// Write a stream or file of a snapshot to standard output, or a directory as a tar archive
+    /// Write a stream or file of a snapshot to standard output, or a directory as an archive
     Dump(dump::DumpArgs),
     /// Restore the files of a snapshot, or a part of them; streams become files
     Restore(restore::RestoreArgs),
