@@ -1,7 +1,7 @@
 //! Benches of the components and of whole backups, on synthetic dump text. `cargo bench`.
 #![allow(missing_docs, clippy::unwrap_used, reason = "benches")]
 
-use std::io::Cursor;
+use std::io::{Cursor, Read, Seek, Write};
 use std::sync::Arc;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -244,5 +244,42 @@ fn whole(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, chunker, delta, pack, index, whole);
+/// A file of the page cache, cut and hashed: read into a buffer that is used again, or mapped.
+fn mapping(c: &mut Criterion) {
+    let mut file = tempfile::tempfile().unwrap();
+    let bytes = dump(0);
+    file.write_all(&bytes).unwrap();
+    let keys = keys();
+    let take = |bytes: &[u8]| {
+        for chunk in chunks(bytes) {
+            keys.chunk_id(BlobKind::Data, chunk);
+        }
+    };
+    let mut group = c.benchmark_group("file");
+    group.throughput(Throughput::Bytes(bytes.len() as u64)).sample_size(10);
+    let mut buffer = vec![0; 4 << 20];
+    group.bench_function("read", |b| {
+        b.iter(|| {
+            file.rewind().unwrap();
+            loop {
+                let count = file.read(&mut buffer).unwrap();
+                if count == 0 {
+                    break;
+                }
+                take(&buffer[..count]);
+            }
+        });
+    });
+    group.bench_function("map", |b| {
+        b.iter(|| {
+            // SAFETY: nobody else has this file.
+            #[allow(unsafe_code)]
+            let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
+            map.chunks(4 << 20).for_each(take);
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, mapping, chunker, delta, pack, index, whole);
 criterion_main!(benches);
