@@ -156,6 +156,7 @@ fn filled_index(chunks: u64) -> Index {
         Ok((name, vec![pack]))
     });
     let change = Change {
+        time_ns: 0,
         position: Position { number: 0, hash: [0; 32] },
         replace: false,
         index_add: &mut packs,

@@ -45,6 +45,7 @@ fn apply(index: &Index, number: u64, packs: std::ops::Range<u64>) {
         Ok((pack.name, vec![pack]))
     });
     let change = Change {
+        time_ns: 0,
         position: Position { number, hash: [0; 32] },
         replace: false,
         index_add: &mut objects,

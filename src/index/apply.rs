@@ -47,8 +47,8 @@ impl Index {
                 .prepare_cached("DELETE FROM snapshot WHERE name=?1")?
                 .execute([name.as_bytes()])?;
         }
-        set_fates(&transaction, change.condemn, Fate::Condemned)?;
-        set_fates(&transaction, change.dead, Fate::Dead)?;
+        set_fates(&transaction, change.condemn, Fate::Condemned, change.time_ns)?;
+        set_fates(&transaction, change.dead, Fate::Dead, change.time_ns)?;
         for name in change.rescue {
             transaction
                 .prepare_cached("DELETE FROM fate WHERE name=?1")?
@@ -190,10 +190,15 @@ fn set_fates(
     transaction: &Transaction,
     names: &[ObjectName],
     fate: Fate,
+    since: i64,
 ) -> Result<(), IndexError> {
-    let mut insert = transaction.prepare_cached("INSERT OR REPLACE INTO fate VALUES(?1, ?2)")?;
+    // A state that repeats a fate does not make it begin anew.
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO fate VALUES(?1, ?2, ?3) ON CONFLICT(name) DO UPDATE
+             SET since = excluded.since, fate = excluded.fate WHERE fate != excluded.fate",
+    )?;
     for name in names {
-        insert.execute(params![name.as_bytes(), fate as u8])?;
+        insert.execute(params![name.as_bytes(), fate as u8, since])?;
     }
     Ok(())
 }

@@ -89,6 +89,8 @@ pub type Fetched<T> = Result<(ObjectName, T), Box<dyn std::error::Error + Send +
 pub struct Change<'a> {
     /// Where the log stands after it.
     pub position: Position,
+    /// When its author says it was made, nanoseconds since 1970.
+    pub time_ns: i64,
     /// Forget all that was known: the entry is a whole state.
     pub replace: bool,
     /// idx objects that are valid from here on, and what they hold; one at a time.

@@ -95,6 +95,36 @@ impl Index {
         names
     }
 
+    /// Objects that were condemned at or before a time.
+    pub fn condemned_before(&self, time: jiff::Timestamp) -> Result<Vec<ObjectName>, IndexError> {
+        let connection = self.lock();
+        let mut select =
+            connection.prepare_cached("SELECT name FROM fate WHERE fate=1 AND since <= ?1")?;
+        let limit = i64::try_from(time.as_nanosecond()).unwrap_or(i64::MIN);
+        let rows = select.query_map([limit], |row| Ok(ObjectName(row.get(0)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Keys of chunks that stand in several packs.
+    pub fn repeated_keys(&self) -> Result<Vec<ChunkKey>, IndexError> {
+        let connection = self.lock();
+        let mut select =
+            connection.prepare_cached("SELECT key FROM chunk GROUP BY key HAVING count(*) > 1")?;
+        let rows = select.query_map([], |row| Ok(ChunkKey(row.get(0)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Names of all packs, each with the idx object that names it.
+    pub fn packs_by_index(&self) -> Result<Vec<(ObjectName, ObjectName)>, IndexError> {
+        let connection = self.lock();
+        let mut select = connection.prepare_cached(
+            "SELECT i.name, p.name FROM pack p JOIN idx i ON i.number = p.idx ORDER BY p.number",
+        )?;
+        let rows =
+            select.query_map([], |row| Ok((ObjectName(row.get(0)?), ObjectName(row.get(1)?))))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// Packs that are dead.
     pub fn dead(&self) -> Vec<ObjectName> {
         let fates = self.lock_fates();

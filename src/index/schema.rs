@@ -10,7 +10,7 @@ use crate::id::RepositoryId;
 /// Name of the file.
 const FILE: &str = "index.sqlite";
 /// Raised when the tables change: an older file is made again.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// Numbers of packs are never used again: other processes may remember what stood under one.
 const TABLES: &str = "
@@ -20,7 +20,8 @@ const TABLES: &str = "
         number INTEGER PRIMARY KEY AUTOINCREMENT, name BLOB NOT NULL UNIQUE, idx INTEGER NOT NULL,
         kind INTEGER NOT NULL, size INTEGER NOT NULL, header BLOB NOT NULL, directory BLOB NOT NULL);
     CREATE INDEX pack_idx ON pack(idx);
-    CREATE TABLE fate(name BLOB PRIMARY KEY, fate INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE fate(
+        name BLOB PRIMARY KEY, fate INTEGER NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE chunk(
         key BLOB NOT NULL, pack INTEGER NOT NULL, ordinal INTEGER NOT NULL,
         PRIMARY KEY(key, pack, ordinal)) WITHOUT ROWID;

@@ -45,6 +45,7 @@ struct Entry {
 fn apply(index: &Index, number: u64, entry: Entry) -> Result<(), IndexError> {
     let from = number.checked_sub(1).map(|number| Position { number, hash: [number as u8; 32] });
     let change = Change {
+        time_ns: 1,
         position: Position { number, hash: [number as u8; 32] },
         replace: false,
         index_add: &mut entry.add.into_iter().map(Ok),

@@ -3,12 +3,15 @@
 //! Creating `log/<n+1>` **is** the commit. There are no locks: of several writers that try the same
 //! number one wins, the others apply what it wrote, check their own change against it, and go on.
 
+use std::collections::HashMap;
+
 use super::Repository;
 use crate::crypto::envelope::{self, ObjectKind};
 use crate::error::{Error, Result};
 use crate::format::FormatError;
 use crate::format::log::{EntryKind, LogEntry};
 use crate::format::paths;
+use crate::id::ObjectName;
 use crate::index::{Change, Fetched, IndexError, Position};
 use crate::store::{Store, StoreError};
 
@@ -101,7 +104,7 @@ impl Repository {
             if self.put_entry(number, &stored)? {
                 let position = Position { number, hash: *blake3::hash(&stored).as_bytes() };
                 // The change is made. Should the index fail now, it catches up at the next sync.
-                if self.apply(Some(head), position, &entry).is_ok() {
+                if self.apply(Some(head), position, &entry, &|_| false).is_ok() {
                     self.checkpoint_state(position);
                 }
                 return Ok(position);
@@ -187,14 +190,18 @@ impl Repository {
                 Error::Conflict("the commit log does not begin with a state".to_owned())
             })?;
         };
-        self.apply(None, state.position, &state.entry)?;
-        self.follow_from(state.position, false)
+        let mut entries = vec![state];
+        self.gather(&mut entries, false)?;
+        self.replay(None, &entries)
     }
 
     /// Goes on from where the index stands, after a look that the log still says what it said.
     fn follow(&self, position: Position) -> Result<Position> {
         self.expect_entry(position)?;
-        self.follow_from(position, true)
+        let entry = LogEntry::new(EntryKind::Noop);
+        let mut entries = vec![StoredEntry { position, entry }];
+        self.gather(&mut entries, true)?;
+        self.replay(Some(position), &entries[1..])
     }
 
     /// Fails where the log does not hold this entry any more.
@@ -212,44 +219,80 @@ impl Repository {
         }
     }
 
-    /// With `pinned`, this machine has seen the entry at `position` before.
-    fn follow_from(&self, mut position: Position, pinned: bool) -> Result<Position> {
-        while let Some(next) = self.read_entry(position.number + 1)? {
-            if next.entry.previous != position.hash && !pinned {
-                let path = paths::log(next.position.number);
+    /// Reads on from the last of these entries to the head of the log. With `pinned`, this machine
+    /// has seen the first of them before.
+    fn gather(&self, entries: &mut Vec<StoredEntry>, pinned: bool) -> Result<()> {
+        while let Some(last) = entries.last().map(|last| last.position)
+            && let Some(next) = self.read_entry(last.number + 1)?
+        {
+            let path = paths::log(next.position.number);
+            if next.entry.previous != last.hash && !pinned {
                 return Err(Error::damaged(path, FormatError::Invalid("chain of log entries")));
             }
-            if next.entry.previous != position.hash {
+            if next.entry.previous != last.hash {
                 return Err(Error::RolledBack {
                     location: self.store.location(),
-                    detail: format!(
-                        "{} does not continue the entry before it",
-                        paths::log(next.position.number)
-                    ),
+                    detail: format!("{path} does not continue the entry before it"),
                 });
             }
-            self.apply(Some(position), next.position, &next.entry)?;
-            position = next.position;
+            entries.push(next);
         }
-        Ok(position)
+        Ok(())
     }
 
-    fn apply(&self, from: Option<Position>, to: Position, entry: &LogEntry) -> Result<()> {
+    /// Applies entries up to the head. Objects that a later one of them removes are passed over: a
+    /// prune may have deleted them.
+    fn replay(&self, from: Option<Position>, entries: &[StoredEntry]) -> Result<Position> {
+        let mut removed = HashMap::new();
+        for (number, stored) in entries.iter().enumerate() {
+            let StoredEntry { entry, .. } = stored;
+            for name in entry.index_remove.iter().chain(&entry.snapshot_remove) {
+                removed.insert(*name, number);
+            }
+        }
+        let mut position = from;
+        for (number, stored) in entries.iter().enumerate() {
+            let is_gone = |name: &ObjectName| removed.get(name).is_some_and(|at| *at > number);
+            match self.apply(position, stored.position, &stored.entry, &is_gone) {
+                Ok(()) => position = Some(stored.position),
+                // It may have been removed after the head was read.
+                Err(Error::Missing { .. }) if self.has_moved_on(entries)? => {
+                    return Err(IndexError::Moved.into());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        position.ok_or_else(|| Error::missing_object("the commit log (log/)"))
+    }
+
+    fn has_moved_on(&self, entries: &[StoredEntry]) -> Result<bool> {
+        let Some(last) = entries.last() else { return Ok(false) };
+        Ok(self.read_entry(last.position.number + 1)?.is_some())
+    }
+
+    /// Applies one entry, without the objects of which `is_gone` knows that they are removed later.
+    fn apply(
+        &self,
+        from: Option<Position>,
+        to: Position,
+        entry: &LogEntry,
+        is_gone: &dyn Fn(&ObjectName) -> bool,
+    ) -> Result<()> {
         let is_state = entry.kind == EntryKind::State;
         if is_state && from.is_some() {
-            self.compare_state(to, entry)?;
+            self.compare_state(to, entry, is_gone)?;
         }
         // A state that continues what is known adds nothing: only the position moves.
-        let load = !is_state || from.is_none();
-        let mut index_add = entry.index_add.iter().filter(|_| load).map(|name| -> Fetched<_> {
+        let load = |name: &&ObjectName| (!is_state || from.is_none()) && !is_gone(name);
+        let mut index_add = entry.index_add.iter().filter(load).map(|name| -> Fetched<_> {
             self.load_index(name).map(|packs| (*name, packs)).map_err(Into::into)
         });
-        let mut snapshot_add =
-            entry.snapshot_add.iter().filter(|_| load).map(|name| -> Fetched<_> {
-                self.load_snapshot(name).map(|snapshot| (*name, snapshot)).map_err(Into::into)
-            });
+        let mut snapshot_add = entry.snapshot_add.iter().filter(load).map(|name| -> Fetched<_> {
+            self.load_snapshot(name).map(|snapshot| (*name, snapshot)).map_err(Into::into)
+        });
         let change = Change {
             position: to,
+            time_ns: entry.time_ns,
             replace: is_state && from.is_none(),
             index_add: &mut index_add,
             index_remove: &entry.index_remove,
@@ -274,9 +317,17 @@ impl Repository {
     }
 
     /// A state in the log must say what the entries before it add up to.
-    fn compare_state(&self, at: Position, entry: &LogEntry) -> Result<()> {
-        let same = entry.index_add == self.index.index_names()?
-            && entry.snapshot_add == self.index.snapshot_names()?
+    fn compare_state(
+        &self,
+        at: Position,
+        entry: &LogEntry,
+        is_gone: &dyn Fn(&ObjectName) -> bool,
+    ) -> Result<()> {
+        let left = |names: &[ObjectName]| -> Vec<ObjectName> {
+            names.iter().filter(|name| !is_gone(name)).copied().collect()
+        };
+        let same = left(&entry.index_add) == left(&self.index.index_names()?)
+            && left(&entry.snapshot_add) == left(&self.index.snapshot_names()?)
             && entry.condemn == self.index.condemned()
             && entry.dead == self.index.dead();
         if same {
@@ -298,7 +349,7 @@ impl Repository {
         let stored = self.seal_entry(number, &entry);
         if let Ok(true) = self.put_entry(number, &stored) {
             let position = Position { number, hash: *blake3::hash(&stored).as_bytes() };
-            let _ = self.apply(Some(head), position, &entry);
+            let _ = self.apply(Some(head), position, &entry, &|_| false);
         }
     }
 

@@ -35,7 +35,7 @@ impl Repository {
     }
 
     /// Seals and stores an idx object.
-    pub(super) fn put_index(&self, packs: &[IndexedPack]) -> Result<(ObjectName, u64)> {
+    pub(crate) fn put_index(&self, packs: &[IndexedPack]) -> Result<(ObjectName, u64)> {
         let stored = self.seal(ObjectKind::Index, &index::encode(packs));
         let name = ObjectName::of(&stored);
         self.put_named(&paths::index(&name), &stored)?;

@@ -223,6 +223,14 @@ fn refuse_occupied(store: &dyn Store) -> Result<()> {
 }
 
 /// Everything rests on `put_new` refusing a name that is taken; a store that does not is no store.
+impl Repository {
+    /// Fails where the store does not keep to create-only puts, as some do that say they are S3.
+    pub(crate) fn probe_create_only(&self) -> Result<()> {
+        let unique = RepositoryId(random::<16>(&*self.environment.entropy));
+        probe_create_only(&*self.store, &unique)
+    }
+}
+
 fn probe_create_only(store: &dyn Store, id: &RepositoryId) -> Result<()> {
     let path = format!("{PROBE}{id}");
     store.put_new(&path, b"first")?;

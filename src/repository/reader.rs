@@ -131,6 +131,29 @@ impl<'a> ChunkReader<'a> {
         Err(Error::damaged(blob_name(place), CryptoError::NotAuthentic))
     }
 
+    /// The verified bytes of a chunk as it stands at one place, whose full id is not at hand.
+    pub fn verified(&self, place: &Found, scratch: &mut Scratch) -> Result<Vec<u8>> {
+        let kind = place.pack.kind;
+        let bytes = self.decode(kind, place, scratch, 0)?;
+        if self.repository.keys().chunk_id(kind, &bytes).key() == place.entry().id {
+            return Ok(bytes);
+        }
+        Err(Error::damaged(blob_name(place), CryptoError::NotAuthentic))
+    }
+
+    /// What a blob holds, as its codec made it.
+    pub fn payload(&self, place: &Found) -> Result<Vec<u8>> {
+        let named = |error: FormatError| Error::damaged(blob_name(place), error);
+        let mut stored = Vec::new();
+        self.fetch(place, &mut stored)?;
+        let opener = PackOpener::new(self.repository.keys(), place.pack.header, place.pack.kind)
+            .map_err(named)?;
+        let opened = opener.open_blob(place.ordinal as u64, place.entry(), &mut stored);
+        let length = opened.map_err(named)?.len();
+        stored.truncate(length);
+        Ok(stored)
+    }
+
     /// The bytes of a chunk that a delta is made or decoded against. Authenticated, but its id is
     /// not computed again: the id of what is decoded with it tells.
     pub fn base(&self, key: &ChunkKey, scratch: &mut Scratch) -> Result<Arc<Vec<u8>>> {

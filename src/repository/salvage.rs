@@ -193,6 +193,7 @@ impl Repository {
         let condemned: Vec<_> = state.condemned.iter().copied().collect();
         let dead: Vec<_> = state.dead.iter().copied().collect();
         let change = Change {
+            time_ns: 0,
             position: state.position,
             replace: true,
             index_add: &mut index_add,

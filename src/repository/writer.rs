@@ -352,16 +352,20 @@ impl<'a> BlobWriter<'a> {
             walk.tree(tree)?;
         }
         let mut rescue = walk.finish();
-        for pack in packs {
-            match self.repository.index().fate(&pack.name) {
+        // A prune may have taken what is on its way for left behind.
+        let own =
+            packs.iter().map(|pack| paths::pack(&pack.name)).zip(packs.iter().map(|p| p.name));
+        let indexes = add.index_add.iter().map(|name| (paths::index(name), *name));
+        let snapshots = add.snapshot_add.iter().map(|name| (paths::snapshot(name), *name));
+        for (path, name) in own.chain(indexes).chain(snapshots) {
+            match self.repository.index().fate(&name) {
                 None => {}
                 Some(Fate::Condemned) => {
-                    rescue.insert(pack.name);
+                    rescue.insert(name);
                 }
                 Some(Fate::Dead) => {
                     return Err(Error::Conflict(format!(
-                        "{} was removed by a prune before this backup committed it; run it again",
-                        paths::pack(&pack.name)
+                        "{path} was removed by a prune before this backup committed it; run it again"
                     )));
                 }
             }

@@ -19,6 +19,9 @@ use rustix::fs::{CWD, RenameFlags};
 
 use super::{ObjectInfo, Store, StoreError, check_path};
 
+/// A temporary file of this age belongs to nobody: no put takes so long.
+const STALE: Duration = Duration::from_secs(24 * 3600);
+
 /// Ranges longer than this are compared with the size of the file before memory is taken for them.
 const LARGE_READ: usize = 1 << 20;
 const TEMPORARY: &str = ".tmp-";
@@ -207,6 +210,10 @@ impl Store for LocalStore {
         }
         found.sort();
         Ok(found)
+    }
+
+    fn tidy(&self) -> Result<(), StoreError> {
+        self.remove_stale_temporaries(STALE).map(drop)
     }
 
     fn delete(&self, path: &str) -> Result<(), StoreError> {

@@ -103,6 +103,10 @@ pub trait Store: Send + Sync {
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError>;
     /// Removes an object.
     fn delete(&self, path: &str) -> Result<(), StoreError>;
+    /// Removes what writers that died left behind and no listing shows.
+    fn tidy(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
     /// Where this store is, for messages.
     fn location(&self) -> String;
 }
@@ -134,6 +138,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     fn delete(&self, path: &str) -> Result<(), StoreError> {
         (**self).delete(path)
+    }
+    fn tidy(&self) -> Result<(), StoreError> {
+        (**self).tidy()
     }
     fn location(&self) -> String {
         (**self).location()

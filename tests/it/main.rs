@@ -12,6 +12,7 @@ mod files;
 mod model;
 mod mount;
 mod postgres;
+mod prune;
 mod restore;
 mod salvage;
 mod support;

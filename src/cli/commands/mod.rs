@@ -8,6 +8,7 @@ mod demo;
 mod diff;
 mod dump;
 mod find;
+mod forget;
 mod generate;
 mod init;
 mod key;
@@ -15,6 +16,7 @@ mod ls;
 #[cfg(feature = "mount")]
 mod mount;
 mod paths;
+mod prune;
 mod restore;
 mod snapshots;
 mod stats;
@@ -55,6 +57,10 @@ pub enum Command {
     Diff(diff::DiffArgs),
     /// Change the tags of snapshots
     Tag(tag::TagArgs),
+    /// Forget snapshots by id or by a policy; prune frees their space
+    Forget(forget::ForgetArgs),
+    /// Remove what no snapshot needs; backups may run meanwhile
+    Prune(prune::PruneArgs),
     /// Look for damage
     Check(check::CheckArgs),
     /// Add, list, remove and change passwords and key files
@@ -87,6 +93,8 @@ pub fn run(global: &Global, command: Command) -> Result<u8> {
         Command::Stats(args) => stats::run(global, args),
         Command::Diff(args) => diff::run(global, args),
         Command::Tag(args) => tag::run(global, args),
+        Command::Forget(args) => forget::run(global, args),
+        Command::Prune(args) => prune::run(global, args),
         Command::Check(args) => check::run(global, args),
         Command::Key(args) => key::run(global, args),
         Command::Cache(args) => cache::run(global, args),

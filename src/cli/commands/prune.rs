@@ -1,0 +1,155 @@
+//! `restow prune`.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+use jiff::SignedDuration;
+use restow::error::Error;
+use restow::prune::{PruneOptions, PruneReport, Unused, run as prune};
+use restow::repository::Repository;
+
+use crate::cli::{Global, interrupt, output};
+
+/// Remove what no snapshot needs; backups may run meanwhile
+#[derive(Args)]
+pub struct PruneArgs {
+    #[command(flatten)]
+    how: HowArgs,
+    /// Say what would be done
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Go on though there is no snapshot, so that everything is garbage
+    #[arg(long)]
+    allow_empty: bool,
+}
+
+/// How to prune.
+#[derive(Args)]
+pub struct HowArgs {
+    /// How much garbage may stay in packs that are partly needed: a size, a part of what is needed
+    /// such as 5%, or `unlimited`
+    #[arg(long, value_name = "SIZE|PERCENT", default_value = "1%", value_parser = parse_unused)]
+    #[arg(help_heading = "Prune")]
+    max_unused: Unused,
+    /// Write no more than so many bytes anew
+    #[arg(long, value_name = "SIZE", value_parser = output::parse_size, help_heading = "Prune")]
+    max_repack_size: Option<u64>,
+    /// Join small packs
+    #[arg(long, help_heading = "Prune")]
+    repack_small: bool,
+    /// How long packs wait between being condemned and deleted, such as 24h, 90m or 0; shorter makes
+    /// backups that run now more likely to have to be run again, never unsafe
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_time)]
+    #[arg(help_heading = "Prune")]
+    grace: Duration,
+    /// Write nothing anew after so long; the next prune goes on
+    #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "Prune")]
+    time_limit: Option<Duration>,
+}
+
+impl HowArgs {
+    fn options(&self, dry_run: bool, allow_empty: bool) -> PruneOptions {
+        PruneOptions {
+            dry_run,
+            max_unused: self.max_unused,
+            max_repack_bytes: self.max_repack_size,
+            repack_small: self.repack_small,
+            grace: self.grace,
+            time_limit: self.time_limit,
+            allow_empty,
+        }
+    }
+
+    /// Prunes and prints what was done.
+    pub fn run(
+        &self,
+        global: &Global,
+        repository: &Repository,
+        dry_run: bool,
+        allow_empty: bool,
+    ) -> Result<u8> {
+        let progress = interrupt::progress();
+        let options = self.options(dry_run, allow_empty);
+        let report = prune(repository, &options, &progress)?;
+        print(global, &report, dry_run)?;
+        Ok(u8::from(!report.problems.is_empty()))
+    }
+}
+
+/// Prunes.
+pub fn run(global: &Global, args: PruneArgs) -> Result<u8> {
+    let repository = if args.dry_run { global.open_read_only()? } else { global.open()? };
+    args.how.run(global, &repository, args.dry_run, args.allow_empty)
+}
+
+fn print(global: &Global, report: &PruneReport, dry_run: bool) -> Result<()> {
+    for problem in &report.problems {
+        eprintln!("restow: {}: {}", problem.object, problem.detail);
+    }
+    if global.json {
+        let mut value = serde_json::to_value(report)?;
+        value["message_type"] = "summary".into();
+        value["dry_run"] = dry_run.into();
+        return Ok(output::json(&value)?);
+    }
+    if global.quiet {
+        return Ok(());
+    }
+    let bytes = output::bytes;
+    output::line(format!(
+        "kept {} packs ({}, of it {} unused)",
+        report.kept_packs,
+        bytes(report.kept_bytes),
+        bytes(report.kept_unused_bytes)
+    ))?;
+    let verb = if dry_run { "would write" } else { "wrote" };
+    output::line(format!(
+        "{verb} {} packs anew ({} of them needed)",
+        report.repacked_packs,
+        bytes(report.repacked_bytes)
+    ))?;
+    output::line(format!(
+        "found {} packs without use and {} objects that nothing refers to; {} can be freed",
+        report.unused_packs,
+        report.orphans,
+        bytes(report.unused_bytes)
+    ))?;
+    if !dry_run {
+        output::line(format!(
+            "deleted {} objects ({}), {} wait for the end of their grace",
+            report.deleted,
+            bytes(report.deleted_bytes),
+            report.condemned
+        ))?;
+    }
+    if report.is_cut_short {
+        output::line("the time limit came before the end; the next prune goes on")?;
+    }
+    Ok(())
+}
+
+fn parse_unused(text: &str) -> Result<Unused, Error> {
+    if text == "unlimited" {
+        return Ok(Unused::Unlimited);
+    }
+    let Some(percent) = text.strip_suffix('%') else {
+        return output::parse_size(text).map(Unused::Bytes).map_err(|error| {
+            Error::Usage(format!("neither a size, a percentage nor 'unlimited': {error}"))
+        });
+    };
+    match percent.parse::<f64>() {
+        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(Unused::Share(percent / 100.0)),
+        _ => Err(Error::Usage(format!("'{text}' is no percentage from 0% to 100%"))),
+    }
+}
+
+fn parse_time(text: &str) -> Result<Duration, Error> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let parsed = text.parse::<SignedDuration>().ok();
+    parsed
+        .and_then(|time| Duration::try_from(time).ok())
+        .ok_or_else(|| Error::Usage(format!("'{text}' is no length of time such as 24h, 90m or 0")))
+}

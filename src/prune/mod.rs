@@ -1,0 +1,237 @@
+//! Removing what no snapshot needs, while backups run.
+//!
+//! No locks and no safety by clock: list the store, then read the head of the log; mark what the
+//! live snapshots need; write the needed part of packs anew (an ordinary commit); **condemn** what is
+//! garbage (writers then no longer rely on it without rescuing it); after a grace, which is mere
+//! politeness, mark again, declare it **dead**, and only then delete. A writer that commits between
+//! two steps is seen by the next one; another prune between them makes this one start over. Whatever
+//! a crash leaves is garbage for the next prune, never a reference to nothing.
+
+mod filter;
+mod mark;
+mod plan;
+mod remove;
+mod repack;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+pub use plan::{PackUse, Plan};
+
+use crate::entropy::random;
+use crate::error::{Error, Result};
+use crate::format::paths;
+use crate::id::ObjectName;
+use crate::index::Fate;
+use crate::progress::Progress;
+use crate::repository::Repository;
+use mark::Marker;
+use plan::Homes;
+use remove::{Fates, Step};
+
+/// How often other prunes may come between before this one gives up.
+const REPLANS: usize = 8;
+
+/// How much garbage may stay in packs that are partly needed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Unused {
+    /// So many bytes.
+    Bytes(u64),
+    /// This part of what is needed.
+    Share(f64),
+    /// Any: nothing is written anew.
+    Unlimited,
+}
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub struct PruneOptions {
+    /// Only plan.
+    pub dry_run: bool,
+    /// How much garbage may stay.
+    pub max_unused: Unused,
+    /// Most bytes to write anew.
+    pub max_repack_bytes: Option<u64>,
+    /// Join small packs.
+    pub repack_small: bool,
+    /// How long condemned packs stay, so that running backups need not be run again.
+    pub grace: Duration,
+    /// Write nothing anew after so long.
+    pub time_limit: Option<Duration>,
+    /// Go on though there is no snapshot: everything is garbage then.
+    pub allow_empty: bool,
+}
+
+impl Default for PruneOptions {
+    fn default() -> Self {
+        Self {
+            dry_run: false,
+            max_unused: Unused::Share(0.01),
+            max_repack_bytes: None,
+            repack_small: false,
+            grace: Duration::from_secs(24 * 3600),
+            time_limit: None,
+            allow_empty: false,
+        }
+    }
+}
+
+/// Something that could not be done, and does not stop the rest.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct PruneProblem {
+    /// The object.
+    pub object: String,
+    /// What happened.
+    pub detail: String,
+}
+
+/// What was done, or would be.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct PruneReport {
+    /// Chunks that snapshots refer to.
+    pub references: u64,
+    /// Packs that stay.
+    pub kept_packs: u64,
+    /// Their bytes.
+    pub kept_bytes: u64,
+    /// Of these, garbage.
+    pub kept_unused_bytes: u64,
+    /// Packs of which the needed part was written anew.
+    pub repacked_packs: u64,
+    /// Bytes read of them.
+    pub repacked_bytes: u64,
+    /// Bytes written in their place.
+    pub written_bytes: u64,
+    /// Packs of which nothing is needed.
+    pub unused_packs: u64,
+    /// Their bytes.
+    pub unused_bytes: u64,
+    /// Objects that nothing refers to.
+    pub orphans: u64,
+    /// Objects that wait for the end of the grace.
+    pub condemned: u64,
+    /// Objects that were deleted.
+    pub deleted: u64,
+    /// Their bytes.
+    pub deleted_bytes: u64,
+    /// The time limit came before all was done; the next prune goes on.
+    pub is_cut_short: bool,
+    /// What could not be done.
+    pub problems: Vec<PruneProblem>,
+}
+
+/// Removes what no snapshot needs.
+pub fn run(
+    repository: &Repository,
+    options: &PruneOptions,
+    progress: &Progress,
+) -> Result<PruneReport> {
+    if !options.dry_run {
+        repository.probe_create_only()?;
+    }
+    let started = repository.environment().clock.now();
+    for _ in 0..REPLANS {
+        if let Some(report) = attempt(repository, options, progress, started)? {
+            return Ok(report);
+        }
+    }
+    Err(Error::Conflict("other prunes are at work all the time; try again later".into()))
+}
+
+/// One attempt; `None` where another prune came between.
+fn attempt(
+    repository: &Repository,
+    options: &PruneOptions,
+    progress: &Progress,
+    started: Timestamp,
+) -> Result<Option<PruneReport>> {
+    // The listing comes first: what a writer adds after it is no orphan.
+    let listed = list(repository)?;
+    repository.sync()?;
+    if repository.index().snapshot_names()?.is_empty() && !options.allow_empty {
+        return Err(Error::Conflict(
+            "there is no snapshot, so everything is garbage; --allow-empty removes it".into(),
+        ));
+    }
+    let fates = Fates::of(repository);
+    let seed = u64::from_le_bytes(random::<8>(&*repository.environment().entropy));
+    let homes = Homes::find(repository)?;
+    let mut marker = Marker::new(repository, progress, &homes, seed)?;
+    marker.mark_new()?;
+    let names: HashSet<ObjectName> = listed.keys().copied().collect();
+    let mut plan = plan::make(repository, &marker, &homes, &names, options)?;
+    let known = remove::known(repository)?;
+    plan.orphans = names.iter().filter(|name| !known.contains(name)).copied().collect();
+    let mut report = summary(&plan, &marker, &listed, repository);
+    if options.dry_run {
+        return Ok(Some(report));
+    }
+    let now = || repository.environment().clock.now();
+    let elapsed = |limit: Duration| now().duration_since(started).unsigned_abs() >= limit;
+    let is_time_up = || options.time_limit.is_some_and(elapsed);
+    let repacked =
+        repack::repack(repository, &plan.repack, &marker, &homes, progress, &is_time_up)?;
+    report.written_bytes = repacked.written_bytes;
+    report.is_cut_short = repacked.is_cut_short;
+    report.problems = repacked.problems;
+    let mut going: BTreeSet<_> = plan.remove.iter().map(|pack| pack.name).collect();
+    going.extend(repacked.packs.iter().map(|pack| pack.name));
+    match remove::condemn(repository, &mut marker, &fates, &going, &plan.orphans)? {
+        Step::Replan => return Ok(None),
+        Step::Done(_) | Step::Nothing => {}
+    }
+    let fates = Fates::of(repository);
+    let grace = SignedDuration::try_from(options.grace).unwrap_or(SignedDuration::MAX);
+    let due =
+        repository.index().condemned_before(now().checked_sub(grace).unwrap_or(Timestamp::MIN))?;
+    let (step, replaced) =
+        remove::bury(repository, &mut marker, &fates, &due.into_iter().collect())?;
+    if step == Step::Replan {
+        return Ok(None);
+    }
+    let (deleted, bytes, problems) = remove::delete(repository, &listed, &replaced)?;
+    (report.deleted, report.deleted_bytes) = (deleted, bytes);
+    report.problems.extend(problems);
+    report.condemned = repository.index().condemned().len() as u64;
+    repository.store().tidy()?;
+    Ok(Some(report))
+}
+
+/// All packs, idx objects and snapshots in the store: path and size by name.
+fn list(repository: &Repository) -> Result<HashMap<ObjectName, (String, u64)>> {
+    let mut listed = HashMap::new();
+    for folder in [paths::DATA, paths::INDEX, paths::SNAPSHOTS] {
+        for object in repository.store().list(folder)? {
+            if let Some(name) = paths::object_name(&object.path) {
+                listed.insert(name, (object.path, object.size));
+            }
+        }
+    }
+    Ok(listed)
+}
+
+fn summary(
+    plan: &Plan,
+    marker: &Marker<'_>,
+    listed: &HashMap<ObjectName, (String, u64)>,
+    repository: &Repository,
+) -> PruneReport {
+    let sum = |packs: &[PackUse], of: fn(&PackUse) -> u64| packs.iter().map(of).sum::<u64>();
+    let is_condemned = |name: &&ObjectName| repository.index().fate(name) == Some(Fate::Condemned);
+    PruneReport {
+        references: marker.references,
+        kept_packs: plan.keep.len() as u64,
+        kept_bytes: sum(&plan.keep, |pack| pack.size),
+        kept_unused_bytes: sum(&plan.keep, |pack| pack.unused),
+        repacked_packs: plan.repack.len() as u64,
+        repacked_bytes: sum(&plan.repack, |pack| pack.used),
+        written_bytes: 0,
+        unused_packs: plan.remove.len() as u64,
+        unused_bytes: sum(&plan.remove, |pack| pack.size) + sum(&plan.repack, |pack| pack.unused),
+        orphans: plan.orphans.len() as u64,
+        condemned: listed.keys().filter(is_condemned).count() as u64,
+        ..PruneReport::default()
+    }
+}

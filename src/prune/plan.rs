@@ -1,0 +1,176 @@
+//! Deciding which packs stay, which are written anew and which go.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::mark::Marker;
+use super::{PruneOptions, Unused};
+use crate::crypto::keys::BlobKind;
+use crate::error::{Error, Result};
+use crate::format::directory::{BlobEntry, Codec};
+use crate::format::paths;
+use crate::id::{ChunkKey, ObjectName};
+use crate::index::PackDirectory;
+use crate::repository::Repository;
+
+/// A pack of less than this part of the target size is small.
+const SMALL_PART: u64 = 4;
+
+/// How much of a pack is needed.
+#[derive(Debug, Clone)]
+pub struct PackUse {
+    /// Which pack.
+    pub name: ObjectName,
+    /// Its bytes.
+    pub size: u64,
+    /// Bytes of blobs that are needed.
+    pub used: u64,
+    /// Bytes of blobs that are not.
+    pub unused: u64,
+    is_small: bool,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// Packs that stay as they are.
+    pub keep: Vec<PackUse>,
+    /// Packs of which the needed part is written anew.
+    pub repack: Vec<PackUse>,
+    /// Packs of which nothing is needed.
+    pub remove: Vec<PackUse>,
+    /// Objects that nothing refers to: left by writers that died, and by `forget`.
+    pub orphans: BTreeSet<ObjectName>,
+}
+
+/// Where needed chunks are that stand in several live packs: in the newest.
+pub struct Homes {
+    several: HashMap<ChunkKey, i64>,
+}
+
+impl Homes {
+    /// Looks for such chunks.
+    pub fn find(repository: &Repository) -> Result<Self> {
+        let index = repository.index();
+        let mut several = HashMap::new();
+        for key in index.repeated_keys()? {
+            let places = index.packs_of(&key)?;
+            let live = places.iter().filter(|place| index.fate(&place.pack.name).is_none());
+            if let Some(newest) = live.map(|place| place.pack.number).max() {
+                several.insert(key, newest);
+            }
+        }
+        Ok(Self { several })
+    }
+
+    /// Whether this pack is where the chunk is needed.
+    pub fn is_home(&self, key: &ChunkKey, pack: &PackDirectory) -> bool {
+        self.several.get(key).is_none_or(|home| *home == pack.number)
+    }
+}
+
+/// A blob with the members of its group, and which of them are needed.
+pub struct Unit<'p> {
+    /// Its place among the entries.
+    pub ordinal: usize,
+    /// The blob.
+    pub entry: &'p BlobEntry,
+    /// Places of the members.
+    pub members: std::ops::Range<usize>,
+}
+
+/// The blobs of a pack.
+pub fn units(pack: &PackDirectory) -> impl Iterator<Item = Unit<'_>> {
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        let ordinal = next;
+        let entry = pack.entries.get(ordinal)?;
+        let is_member = |entry: &&BlobEntry| entry.codec == Codec::Member;
+        next = ordinal + 1 + pack.entries[ordinal + 1..].iter().take_while(is_member).count();
+        Some(Unit { ordinal, entry, members: ordinal + 1..next })
+    })
+}
+
+/// Decides. Fails where something that is needed is not there.
+pub fn make(
+    repository: &Repository,
+    marker: &Marker<'_>,
+    homes: &Homes,
+    listed: &HashSet<ObjectName>,
+    options: &PruneOptions,
+) -> Result<Plan> {
+    let index = repository.index();
+    let config = repository.config();
+    let (mut plan, mut partial) = (Plan::default(), Vec::new());
+    for (name, size) in index.packs()? {
+        // Condemned packs were decided about before.
+        if index.fate(&name).is_some() {
+            continue;
+        }
+        let Some(pack) = index.pack(&name)? else { continue };
+        let (used, unused) = usage(&pack, marker, homes);
+        let target = match pack.kind {
+            BlobKind::Data => config.data_pack_bytes,
+            BlobKind::Tree => config.tree_pack_bytes,
+        };
+        let pack_use = PackUse { name, size, used, unused, is_small: size < target / SMALL_PART };
+        match (used, unused) {
+            (0, _) => plan.remove.push(pack_use),
+            _ if !listed.contains(&name) => {
+                return Err(Error::missing_object(&paths::pack(&name)));
+            }
+            (_, 0) if !(options.repack_small && pack_use.is_small) => plan.keep.push(pack_use),
+            _ => partial.push(pack_use),
+        }
+    }
+    choose(&mut plan, partial, options);
+    Ok(plan)
+}
+
+/// Bytes of blobs that are needed and that are not. Of a group in part, its share.
+fn usage(pack: &PackDirectory, marker: &Marker<'_>, homes: &Homes) -> (u64, u64) {
+    let is_used = |entry: &BlobEntry| marker.needs(&entry.id) && homes.is_home(&entry.id, pack);
+    let (mut used, mut unused) = (0, 0);
+    for unit in units(pack) {
+        let stored = u64::from(unit.entry.stored_len);
+        let members = &pack.entries[unit.members];
+        let share = if members.is_empty() {
+            if is_used(unit.entry) { stored } else { 0 }
+        } else {
+            let bytes = |entry: &BlobEntry| u64::from(entry.plain_len);
+            let all: u64 = members.iter().map(bytes).sum();
+            let needed: u64 = members.iter().filter(|entry| is_used(entry)).map(bytes).sum();
+            // The least byte counts: a pack with any use must not seem to have none.
+            (stored * needed).div_ceil(all.max(1))
+        };
+        used += share;
+        unused += stored - share;
+    }
+    (used, unused)
+}
+
+/// Chooses what to write anew: packs with the greatest part of garbage first, until what is left of
+/// it is little enough.
+fn choose(plan: &mut Plan, mut partial: Vec<PackUse>, options: &PruneOptions) {
+    let share = |pack: &PackUse| pack.unused as f64 / (pack.used + pack.unused).max(1) as f64;
+    partial.sort_by(|a, b| share(b).total_cmp(&share(a)).then(a.name.cmp(&b.name)));
+    let used: u64 = plan.keep.iter().chain(&partial).map(|pack| pack.used).sum();
+    let allowed = match options.max_unused {
+        Unused::Bytes(bytes) => bytes,
+        Unused::Share(share) => (used as f64 * share) as u64,
+        Unused::Unlimited => u64::MAX,
+    };
+    let mut left: u64 = partial.iter().map(|pack| pack.unused).sum();
+    let mut room = options.max_repack_bytes.unwrap_or(u64::MAX);
+    let small = partial.iter().filter(|pack| pack.is_small).count();
+    for pack in partial {
+        let is_worth_it =
+            left > allowed && pack.unused > 0 || options.repack_small && pack.is_small && small > 1;
+        if is_worth_it && room >= pack.used {
+            left -= pack.unused;
+            room -= pack.used;
+            plan.repack.push(pack);
+        } else {
+            plan.keep.push(pack);
+        }
+    }
+}

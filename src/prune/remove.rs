@@ -1,0 +1,229 @@
+//! Condemning packs, declaring them dead, deleting them. In this order, each step committed to the
+//! log before the next, so that no writer can be relying on what goes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use super::PruneProblem;
+use super::mark::Marker;
+use super::plan::units;
+use crate::error::{Error, Result};
+use crate::format::index::IndexedPack;
+use crate::format::log::{EntryKind, LogEntry};
+use crate::format::paths;
+use crate::id::ObjectName;
+use crate::index::Fate;
+use crate::repository::Repository;
+use crate::store::StoreError;
+
+/// Packs that one idx object may name when it is written anew.
+const PACKS_PER_INDEX: usize = 64;
+
+/// Whether a step was taken.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It is committed.
+    Done(BTreeSet<ObjectName>),
+    /// There was nothing to do.
+    Nothing,
+    /// Another prune was at work: all must be thought over again.
+    Replan,
+}
+
+/// The fates that a plan was made by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fates {
+    condemned: Vec<ObjectName>,
+    dead: Vec<ObjectName>,
+}
+
+impl Fates {
+    /// As of now.
+    pub fn of(repository: &Repository) -> Self {
+        Self { condemned: repository.index().condemned(), dead: repository.index().dead() }
+    }
+}
+
+/// Condemns packs that are not needed, and objects that nothing refers to.
+pub fn condemn(
+    repository: &Repository,
+    marker: &mut Marker<'_>,
+    fates: &Fates,
+    packs: &BTreeSet<ObjectName>,
+    orphans: &BTreeSet<ObjectName>,
+) -> Result<Step> {
+    let mut condemned = BTreeSet::new();
+    let mut step = Step::Nothing;
+    let committed = repository.commit(&mut || {
+        if !unchanged(repository, fates) {
+            step = Step::Replan;
+            return Err(Error::Interrupted);
+        }
+        // Snapshots that came meanwhile may need what was garbage.
+        marker.mark_new()?;
+        condemned = garbage(repository, marker, packs)?;
+        condemned.extend(orphans_still(repository, orphans)?);
+        if condemned.is_empty() {
+            step = Step::Nothing;
+            return Err(Error::Interrupted);
+        }
+        let mut entry = LogEntry::new(EntryKind::Gc);
+        entry.condemn = condemned.iter().copied().collect();
+        Ok(entry)
+    });
+    finish(committed.map(drop), step, condemned)
+}
+
+/// Declares condemned objects dead, and writes idx objects anew without them.
+pub fn bury(
+    repository: &Repository,
+    marker: &mut Marker<'_>,
+    fates: &Fates,
+    due: &BTreeSet<ObjectName>,
+) -> Result<(Step, Vec<ObjectName>)> {
+    let mut dead = BTreeSet::new();
+    let mut replaced = Vec::new();
+    let mut step = Step::Nothing;
+    let committed = repository.commit(&mut || {
+        let now = Fates::of(repository);
+        if now.dead != fates.dead
+            || !now.condemned.iter().all(|name| fates.condemned.contains(name))
+        {
+            step = Step::Replan;
+            return Err(Error::Interrupted);
+        }
+        marker.mark_new()?;
+        // What was rescued is not condemned any more.
+        let still: BTreeSet<_> =
+            due.iter().filter(|name| now.condemned.contains(name)).copied().collect();
+        dead = garbage(repository, marker, &still)?;
+        if dead.is_empty() {
+            step = Step::Nothing;
+            return Err(Error::Interrupted);
+        }
+        let mut entry = LogEntry::new(EntryKind::Dead);
+        entry.dead = dead.iter().copied().collect();
+        (entry.index_add, entry.index_remove) = rewritten(repository, &dead)?;
+        replaced.clone_from(&entry.index_remove);
+        Ok(entry)
+    });
+    Ok((finish(committed.map(drop), step, dead)?, replaced))
+}
+
+fn finish(committed: Result<()>, step: Step, names: BTreeSet<ObjectName>) -> Result<Step> {
+    match committed {
+        Ok(()) => Ok(Step::Done(names)),
+        Err(Error::Interrupted) if step == Step::Replan || names.is_empty() => Ok(step),
+        Err(error) => Err(error),
+    }
+}
+
+fn unchanged(repository: &Repository, fates: &Fates) -> bool {
+    // A backup may have rescued some: that is no reason to begin anew.
+    let now = Fates::of(repository);
+    now.dead == fates.dead && now.condemned.iter().all(|name| fates.condemned.contains(name))
+}
+
+/// Of these objects those whose every needed chunk also stands in a live pack that stays.
+fn garbage(
+    repository: &Repository,
+    marker: &Marker<'_>,
+    names: &BTreeSet<ObjectName>,
+) -> Result<BTreeSet<ObjectName>> {
+    let index = repository.index();
+    let mut going = names.clone();
+    for name in names {
+        let Some(pack) = index.pack(name)? else { continue };
+        let mut needed = units(&pack).flat_map(|unit| match unit.members.is_empty() {
+            true => std::slice::from_ref(unit.entry),
+            false => &pack.entries[unit.members],
+        });
+        let is_lost = needed.try_fold(false, |is_lost, entry| -> Result<bool> {
+            if is_lost || !marker.needs(&entry.id) {
+                return Ok(is_lost);
+            }
+            let stays = index.packs_of(&entry.id)?.iter().any(|place| {
+                let other = place.pack.name;
+                index.fate(&other).is_none() && !going.contains(&other) && other != *name
+            });
+            Ok(!stays)
+        })?;
+        if is_lost {
+            going.remove(name);
+        }
+    }
+    Ok(going)
+}
+
+/// Of these objects those that still nothing refers to.
+fn orphans_still(
+    repository: &Repository,
+    orphans: &BTreeSet<ObjectName>,
+) -> Result<BTreeSet<ObjectName>> {
+    let known = known(repository)?;
+    Ok(orphans.iter().filter(|name| !known.contains(name)).copied().collect())
+}
+
+/// Names of all objects that the log speaks of.
+pub fn known(repository: &Repository) -> Result<HashSet<ObjectName>> {
+    let index = repository.index();
+    let mut known: HashSet<_> = index.packs()?.into_iter().map(|(name, _)| name).collect();
+    known.extend(index.index_names()?);
+    known.extend(index.snapshot_names()?);
+    known.extend(index.condemned());
+    known.extend(index.dead());
+    Ok(known)
+}
+
+/// New idx objects for the packs that stay, and the old ones that named dead ones beside them.
+fn rewritten(
+    repository: &Repository,
+    dead: &BTreeSet<ObjectName>,
+) -> Result<(Vec<ObjectName>, Vec<ObjectName>)> {
+    let index = repository.index();
+    let mut by_index: BTreeMap<ObjectName, Vec<ObjectName>> = BTreeMap::new();
+    for (idx, pack) in index.packs_by_index()? {
+        by_index.entry(idx).or_default().push(pack);
+    }
+    by_index.retain(|_, packs| packs.iter().any(|pack| dead.contains(pack)));
+    let staying = by_index.values().flatten().filter(|pack| !dead.contains(*pack));
+    let staying: Vec<_> = staying.copied().collect();
+    let mut added = Vec::new();
+    for names in staying.chunks(PACKS_PER_INDEX) {
+        let mut packs = Vec::new();
+        for name in names {
+            if let Some(pack) = index.pack(name)? {
+                let (kind, size, header) = (pack.kind, pack.size, pack.header);
+                let entries = pack.entries.clone();
+                packs.push(IndexedPack { name: *name, kind, size, header, entries });
+            }
+        }
+        added.push(repository.put_index(&packs)?.0);
+    }
+    Ok((added, by_index.into_keys().collect()))
+}
+
+/// Deletes objects that are dead, and idx objects that were replaced. Returns how many, and what the
+/// store would not delete: that is tried again the next time.
+pub fn delete(
+    repository: &Repository,
+    listed: &HashMap<ObjectName, (String, u64)>,
+    replaced: &[ObjectName],
+) -> Result<(u64, u64, Vec<PruneProblem>)> {
+    let index = repository.index();
+    let (mut count, mut bytes, mut problems) = (0, 0, Vec::new());
+    for (name, (path, size)) in listed {
+        let is_replaced = replaced.contains(name) && path.starts_with(paths::INDEX);
+        // Only what the log says is dead, whatever was planned.
+        if index.fate(name) != Some(Fate::Dead) && !is_replaced {
+            continue;
+        }
+        match repository.store().delete(path) {
+            Ok(()) => (count, bytes) = (count + 1, bytes + size),
+            Err(StoreError::NotFound { .. }) => {}
+            Err(error) => {
+                problems.push(PruneProblem { object: path.clone(), detail: error.to_string() })
+            }
+        }
+    }
+    Ok((count, bytes, problems))
+}

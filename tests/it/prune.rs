@@ -1,0 +1,401 @@
+//! Prune: what no snapshot needs goes, what one needs never does, whoever else is at work.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use restow::check::{ReadData, run as check};
+use restow::error::{Error, Result};
+use restow::forget::forget;
+use restow::id::ObjectName;
+use restow::progress::Progress;
+use restow::prune::{PruneOptions, PruneReport, Unused, run};
+use restow::repository::Repository;
+use restow::repository::snapshots::Filter;
+use restow::restore::options::{Overwrite, TreeOptions};
+use restow::restore::tree::restore_tree;
+use restow::store::fault::{Fault, FaultStore};
+use restow::store::memory::MemoryStore;
+use restow::store::record::{Call, RecordingStore};
+use restow::store::{ObjectInfo, Store, StoreError};
+
+use crate::files::{back_up_files, picture};
+use crate::support::*;
+
+fn at_once() -> PruneOptions {
+    PruneOptions { grace: Duration::ZERO, max_unused: Unused::Bytes(0), ..Default::default() }
+}
+
+fn prune(repository: &Repository) -> Result<PruneReport> {
+    run(repository, &at_once(), &Progress::default())
+}
+
+fn names(repository: &Repository) -> Vec<ObjectName> {
+    let all = repository.snapshots(&Filter::default()).unwrap();
+    all.into_iter().map(|named| named.name).collect()
+}
+
+fn forget_some(repository: &Repository, chosen: &[ObjectName]) -> Result<Vec<ObjectName>> {
+    forget(repository, &chosen.iter().copied().collect::<BTreeSet<_>>(), true)
+}
+
+/// Nothing is damaged, and everything in the store is referred to.
+fn assert_clean(repository: &Repository) {
+    let report = check(repository, ReadData::All, &Progress::default()).unwrap();
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+    assert_eq!(report.orphans, 0);
+}
+
+fn assert_sound(repository: &Repository) {
+    let report = check(repository, ReadData::All, &Progress::default()).unwrap();
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+}
+
+/// Three days of a dump, each a delta of the one before.
+fn three_days() -> (Arc<MemoryStore>, Vec<Vec<u8>>) {
+    let store = Arc::new(MemoryStore::new());
+    let repository = init(store.clone()).unwrap();
+    let days: Vec<_> = (0..3).map(|day| changed_rows(1, 4000, day, 10)).collect();
+    for day in &days {
+        back_up(&repository, day).unwrap();
+    }
+    (store, days)
+}
+
+#[test]
+fn what_is_forgotten_goes_and_what_is_left_stays_whole() {
+    for kept in 0..3 {
+        let (store, days) = three_days();
+        let repository = open(store.clone()).unwrap();
+        let before = store.total_bytes();
+        let mut going = names(&repository);
+        going.remove(kept);
+        forget_some(&repository, &going).unwrap();
+        prune(&repository).unwrap();
+        assert!(store.total_bytes() < before);
+        let held = contents(&repository).unwrap();
+        assert_eq!(held.len(), 1);
+        assert!(held.values().all(|bytes| *bytes == days[kept]), "day {kept}");
+        assert_clean(&repository);
+        // Who looks from outside, with an index made anew, sees the same.
+        assert_clean(&open(Arc::new(store.fork())).unwrap());
+        // There is nothing left to do, and a new backup finds what is there.
+        assert_eq!(prune(&repository).unwrap().deleted, 0);
+        let report = back_up(&repository, &days[kept]).unwrap();
+        assert_eq!(report.snapshot.summary.new_bytes, 0);
+    }
+}
+
+#[test]
+fn files_in_groups_are_written_anew_without_their_neighbours() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    for number in 0..40 {
+        std::fs::write(source.join(format!("{number}")), rows(number, 40)).unwrap();
+    }
+    let store = Arc::new(MemoryStore::new());
+    let repository = init(store.clone()).unwrap();
+    back_up_files(&repository, &[&source]);
+    let before = store.total_bytes();
+    for number in (0..40).filter(|number| number % 4 != 0) {
+        std::fs::remove_file(source.join(format!("{number}"))).unwrap();
+    }
+    let report = back_up_files(&repository, &[&source]);
+    forget_some(&repository, &names(&repository)[..1]).unwrap();
+    let pruned = prune(&repository).unwrap();
+    assert!(pruned.repacked_packs > 0, "{pruned:?}");
+    assert!(store.total_bytes() < before * 2 / 3, "{} of {before}", store.total_bytes());
+    assert_clean(&repository);
+    let target = folder.path().join("target");
+    let options =
+        TreeOptions { target: target.clone(), overwrite: Overwrite::Always, ..Default::default() };
+    let tree = report.snapshot.tree.unwrap();
+    restore_tree(&repository, tree, &options, &Progress::default()).unwrap();
+    assert_eq!(picture(&target.join(source.strip_prefix("/").unwrap())), picture(&source));
+}
+
+#[test]
+fn condemned_packs_wait_for_their_grace_and_can_be_rescued() {
+    let (store, days) = three_days();
+    let repository = open(store.clone()).unwrap();
+    let going = names(&repository);
+    forget_some(&repository, &going[1..]).unwrap();
+    let patient = PruneOptions { grace: Duration::from_secs(3600), ..at_once() };
+    let report = run(&repository, &patient, &Progress::default()).unwrap();
+    assert!(report.condemned > 0 && report.deleted == 0, "{report:?}");
+    // Nobody relies on what is condemned, but a backup of the same is whole all the same.
+    back_up(&repository, &days[2]).unwrap();
+    let report = prune(&repository).unwrap();
+    assert!(report.deleted > 0 && report.condemned == 0, "{report:?}");
+    assert_clean(&repository);
+    assert!(contents(&repository).unwrap().values().any(|bytes| *bytes == days[2]));
+}
+
+#[test]
+fn doubtful_repositories_are_left_alone() {
+    let (store, _) = three_days();
+    let pruned = |store: &MemoryStore| {
+        let fork = Arc::new(store.fork());
+        let recorded = Arc::new(RecordingStore::new(fork));
+        let result = open(recorded.clone()).and_then(|repository| {
+            drop(recorded.take());
+            prune(&repository)
+        });
+        let deleted = recorded.take().into_iter().any(|call| match call {
+            Call::Delete(path) => !path.starts_with("tmp-probe-"),
+            _ => false,
+        });
+        (result, deleted)
+    };
+    let (result, _) = pruned(&store);
+    result.unwrap();
+    // No snapshot at all.
+    let empty = Arc::new(store.fork());
+    let repository = open(empty.clone()).unwrap();
+    forget_some(&repository, &names(&repository)).unwrap();
+    assert!(matches!(pruned(&empty), (Err(Error::Conflict(_)), false)));
+    // A pack that is gone or damaged.
+    for (path, _) in store.objects().iter().filter(|(path, _)| path.starts_with("data/")) {
+        let gone = store.fork();
+        gone.delete(path).unwrap();
+        let (result, deleted) = pruned(&gone);
+        assert!(result.is_err() && !deleted, "{path}");
+        let damaged = store.fork();
+        damaged.damage(path, |bytes| bytes[100] ^= 1);
+        let (result, deleted) = pruned(&damaged);
+        assert!(!deleted || result.is_ok(), "{path}");
+    }
+}
+
+#[test]
+fn a_fault_at_any_operation_loses_nothing() {
+    let (store, days) = three_days();
+    {
+        let repository = open(store.clone()).unwrap();
+        forget_some(&repository, &names(&repository)[..2]).unwrap();
+    }
+    let faults =
+        [Fault::CrashBefore, Fault::CrashAfter, Fault::LostReply, Fault::LostRequest, Fault::Full];
+    for fault in faults {
+        for at in 0.. {
+            let survivor = Arc::new(store.fork());
+            let faulty = Arc::new(FaultStore::new(survivor.clone(), fault, at));
+            let result = open(faulty.clone()).and_then(|repository| prune(&repository));
+            let repository = open(survivor.clone()).unwrap();
+            assert_sound(&repository);
+            assert!(contents(&repository).unwrap().values().all(|bytes| *bytes == days[2]));
+            // The next one finishes what was begun.
+            prune(&repository).unwrap();
+            prune(&repository).unwrap();
+            assert_clean(&repository);
+            assert!(contents(&repository).unwrap().values().all(|bytes| *bytes == days[2]));
+            if !faulty.has_struck() {
+                result.unwrap();
+                break;
+            }
+        }
+    }
+}
+
+/// Runs something else once, before a chosen operation of any kind.
+struct Interloper {
+    inner: Arc<MemoryStore>,
+    at: u64,
+    operations: AtomicU64,
+    act: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Interloper {
+    fn step(&self) {
+        if self.operations.fetch_add(1, Ordering::SeqCst) == self.at {
+            let act = self.act.lock().unwrap().take();
+            act.unwrap()();
+        }
+    }
+}
+
+impl Store for Interloper {
+    fn put_new(&self, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.step();
+        self.inner.put_new(path, bytes)
+    }
+    fn get(&self, path: &str) -> Result<Vec<u8>, StoreError> {
+        self.step();
+        self.inner.get(path)
+    }
+    fn get_range(&self, path: &str, offset: u64, length: usize) -> Result<Vec<u8>, StoreError> {
+        self.step();
+        self.inner.get_range(path, offset, length)
+    }
+    fn head(&self, path: &str) -> Result<u64, StoreError> {
+        self.step();
+        self.inner.head(path)
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.step();
+        self.inner.list(prefix)
+    }
+    fn delete(&self, path: &str) -> Result<(), StoreError> {
+        self.step();
+        self.inner.delete(path)
+    }
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+}
+
+type Prepared = (Arc<MemoryStore>, Vec<Vec<u8>>);
+
+/// Runs `actor` with `other` coming between before every operation of it in turn. Every snapshot
+/// that is live afterwards is one of those expected and whole, and a last prune leaves nothing that
+/// is not needed. Returns how often `actor` had to give up.
+fn meet(
+    prepare: &dyn Fn() -> Prepared,
+    actor: fn(&Repository, &[Vec<u8>]) -> Result<()>,
+    other: fn(&Repository, &[Vec<u8>]),
+) -> usize {
+    let mut given_up = 0;
+    for at in 0.. {
+        let (store, expected) = prepare();
+        let (beside, days) = (store.clone(), expected.clone());
+        let interloper = Arc::new(Interloper {
+            inner: store.clone(),
+            at,
+            operations: AtomicU64::new(0),
+            act: Mutex::new(Some(Box::new(move || other(&open(beside).unwrap(), &days)))),
+        });
+        let result = open(interloper.clone()).and_then(|it| actor(&it, &expected));
+        let was_alone = interloper.operations.load(Ordering::SeqCst) <= at;
+        match result {
+            Ok(()) => {}
+            Err(Error::Conflict(_)) if !was_alone => given_up += 1,
+            Err(error) => panic!("operation {at}: {error}"),
+        }
+        let repository = open(store.clone()).unwrap();
+        assert_sound(&repository);
+        let held = contents(&repository).unwrap();
+        assert!(held.values().all(|bytes| expected.contains(bytes)), "operation {at}");
+        prune(&repository).unwrap();
+        prune(&repository).unwrap();
+        assert_clean(&repository);
+        assert_eq!(contents(&repository).unwrap(), held);
+        if was_alone {
+            return given_up;
+        }
+    }
+    unreachable!()
+}
+
+/// Three days of which the first two are forgotten.
+fn mostly_garbage() -> Prepared {
+    let (store, days) = prepared();
+    let repository = open(store.clone()).unwrap();
+    forget_some(&repository, &names(&repository)[..2]).unwrap();
+    (store, days)
+}
+
+#[test]
+fn a_backup_comes_between_the_steps_of_a_prune() {
+    // Of what is garbage until the backup commits.
+    let back_up_first_day = |repository: &Repository, days: &[Vec<u8>]| {
+        back_up(repository, &days[0]).unwrap();
+    };
+    let given_up =
+        meet(&mostly_garbage, |repository, _| prune(repository).map(drop), back_up_first_day);
+    assert_eq!(given_up, 0);
+}
+
+#[test]
+fn a_prune_comes_between_the_steps_of_a_backup() {
+    // Without a grace it may have to be run again; it never commits what is not whole.
+    meet(
+        &mostly_garbage,
+        |repository, days| back_up(repository, &days[1]).map(drop),
+        |repository, _| drop(prune(repository).unwrap()),
+    );
+    // With one it never has to.
+    let given_up = meet(
+        &mostly_garbage,
+        |repository, days| back_up(repository, &days[1]).map(drop),
+        |repository, _| {
+            let options = PruneOptions { grace: Duration::from_secs(3600), ..at_once() };
+            run(repository, &options, &Progress::default()).unwrap();
+        },
+    );
+    assert_eq!(given_up, 0);
+}
+
+#[test]
+fn two_prunes_and_a_forget_meet() {
+    let given_up = meet(
+        &mostly_garbage,
+        |repository, _| prune(repository).map(drop),
+        |repository, _| drop(prune(repository).unwrap()),
+    );
+    assert_eq!(given_up, 0);
+    let given_up = meet(
+        &|| {
+            let (store, days) = prepared();
+            let repository = open(store.clone()).unwrap();
+            forget_some(&repository, &names(&repository)[1..2]).unwrap();
+            (store, days)
+        },
+        |repository, _| prune(repository).map(drop),
+        |repository, _| {
+            forget_some(repository, &names(repository)[..1]).unwrap();
+        },
+    );
+    assert_eq!(given_up, 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Any history of backups, forgets and prunes: what is live restores, what is not goes.
+    #[test]
+    fn any_history_keeps_what_is_live(
+        steps in proptest::collection::vec((0..6u8, 0..8u64, 1..4000usize), 1..14)
+    ) {
+        let store = Arc::new(MemoryStore::new());
+        let repository = init(store.clone()).unwrap();
+        let mut live = std::collections::BTreeMap::new();
+        for (action, seed, count) in steps {
+            match action {
+                0..=2 => {
+                    let bytes = changed_rows(seed % 3, 300 + count / 4, seed, 10);
+                    let report = back_up(&repository, &bytes).unwrap();
+                    live.insert(report.name.unwrap(), bytes);
+                }
+                3 | 4 => {
+                    let all = names(&repository);
+                    if let Some(name) = all.get(seed as usize % all.len().max(1)) {
+                        forget_some(&repository, &[*name]).unwrap();
+                        live.remove(name);
+                    }
+                }
+                _ => {
+                    let share = (count % 3) as f64 / 4.0;
+                    let options = PruneOptions {
+                        max_unused: Unused::Share(share),
+                        repack_small: seed % 2 == 0,
+                        allow_empty: true,
+                        ..at_once()
+                    };
+                    run(&repository, &options, &Progress::default()).unwrap();
+                }
+            }
+        }
+        let options = PruneOptions { allow_empty: true, ..at_once() };
+        run(&repository, &options, &Progress::default()).unwrap();
+        run(&repository, &options, &Progress::default()).unwrap();
+        assert_clean(&repository);
+        prop_assert_eq!(names(&repository).len(), live.len());
+        let held: BTreeSet<_> = contents(&repository).unwrap().into_values().collect();
+        prop_assert_eq!(held, live.into_values().collect::<BTreeSet<_>>());
+        let again = open(Arc::new(store.fork())).unwrap();
+        prop_assert_eq!(again.index().dump_rows().unwrap(), repository.index().dump_rows().unwrap());
+    }
+}
