@@ -71,11 +71,18 @@ pub fn open(directory: &OwnedFd, name: &OsStr, entry: &Entry) -> io::Result<Owne
 }
 
 /// Gives a file what its entry says, through a descriptor, so that nothing else can come in its
-/// place. Returns what could not be given, which is a problem only for a user who may give it.
+/// place. Gives all that can be given, and returns the first thing that could not be, which is a
+/// problem only for a user who may give it.
 pub fn apply(file: BorrowedFd<'_>, entry: &Entry, owners: Option<&LocalOwners>) -> io::Result<()> {
     // Descriptors of links, devices and unreadable files take no calls; their paths do.
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let is_link = matches!(entry.kind, Kind::Symlink { .. });
+    let is_root = rustix::process::geteuid().is_root();
+    let mut lost = Ok(());
+    let mut note = |result: io::Result<()>| {
+        if lost.is_ok() {
+            lost = result;
+        }
+    };
     let mut expected = (entry.user.id, entry.group.id);
     if let Some(owners) = owners {
         expected = (owners.user(&entry.user), owners.group(&entry.group));
@@ -83,30 +90,40 @@ pub fn apply(file: BorrowedFd<'_>, entry: &Entry, owners: Option<&LocalOwners>) 
         let give = |user, group| rustix::fs::chownat(file, "", user, group, AtFlags::EMPTY_PATH);
         match give(Some(user), Some(group)) {
             // An ordinary user restores files as his own.
-            Err(Errno::PERM) if !rustix::process::geteuid().is_root() => {
+            Err(Errno::PERM) if !is_root => {
                 let _ = give(None, Some(group));
             }
-            other => other?,
+            other => note(other.map_err(|error| io::Error::other(format!("owner: {error}")))),
         }
     }
-    let lost = xattrs(file, &path, entry);
+    note(xattrs(file, &path, entry, is_root));
     // After the owner, whose change takes set-id bits away. Links have no permissions.
-    if !is_link {
-        let mode = safe_mode(file, entry, expected)?;
-        match rustix::fs::fchmod(file, mode) {
-            Err(Errno::BADF) => rustix::fs::chmod(&path, mode)?,
-            other => other?,
-        }
+    if !matches!(entry.kind, Kind::Symlink { .. }) {
+        note(safe_mode(file, entry, expected).and_then(|mode| set_mode(file, &path, mode)));
     }
     let times = Timestamps {
         last_access: timespec(entry.modified),
         last_modification: timespec(entry.modified),
     };
-    match rustix::fs::futimens(file, &times) {
-        Err(Errno::BADF) => rustix::fs::utimensat(CWD, &path, &times, AtFlags::empty())?,
-        other => other?,
-    }
+    note(match rustix::fs::futimens(file, &times) {
+        Err(Errno::BADF) => {
+            rustix::fs::utimensat(CWD, &path, &times, AtFlags::empty()).map_err(Into::into)
+        }
+        other => other.map_err(Into::into),
+    });
     lost
+}
+
+fn set_mode(file: BorrowedFd<'_>, path: &str, mode: Mode) -> io::Result<()> {
+    match rustix::fs::fchmod(file, mode) {
+        Err(Errno::BADF) => Ok(rustix::fs::chmod(path, mode)?),
+        other => Ok(other?),
+    }
+}
+
+/// Sets the permissions of what an `O_PATH` descriptor stands for.
+pub fn change_mode(file: BorrowedFd<'_>, mode: Mode) -> io::Result<()> {
+    set_mode(file, &format!("/proc/self/fd/{}", file.as_raw_fd()), mode)
 }
 
 /// The permissions; without set-id bits where the file is somebody else's now.
@@ -125,29 +142,44 @@ fn safe_mode(file: BorrowedFd<'_>, entry: &Entry, expected: (u32, u32)) -> io::R
 
 /// Sets the extended attributes and removes others that users set: an inherited ACL must not let
 /// anybody in.
-fn xattrs(file: BorrowedFd<'_>, path: &str, entry: &Entry) -> io::Result<()> {
+fn xattrs(file: BorrowedFd<'_>, path: &str, entry: &Entry, is_root: bool) -> io::Result<()> {
     let named = |attribute: &[u8], error: Errno| {
         let attribute = String::from_utf8_lossy(attribute);
         io::Error::other(format!("attribute {attribute}: {error}"))
     };
-    let is_root = rustix::process::geteuid().is_root();
     let mut lost = Ok(());
     let present = xattr_names(|room| match rustix::fs::flistxattr(file, &mut *room) {
         Err(Errno::BADF) => rustix::fs::listxattr(path, room),
         other => other,
     })?;
-    for attribute in present {
+    for attribute in &present {
         let is_set_by_users =
             [&b"user."[..], b"system.posix_acl_"].iter().any(|start| attribute.starts_with(start));
-        let is_kept = entry.xattrs.iter().any(|(kept, _)| *kept == attribute);
+        let is_kept = entry.xattrs.iter().any(|(kept, _)| kept == attribute);
         if is_set_by_users && !is_kept {
-            let removed = rustix::fs::removexattr(path, OsStr::from_bytes(&attribute));
-            lost = lost.and(removed.map_err(|error| named(&attribute, error)));
+            let removed = rustix::fs::removexattr(path, OsStr::from_bytes(attribute));
+            lost = lost.and(removed.map_err(|error| named(attribute, error)));
         }
     }
     for (attribute, value) in &entry.xattrs {
         let name = OsStr::from_bytes(attribute);
-        match rustix::fs::setxattr(path, name, value, XattrFlags::empty()) {
+        let mut room = vec![0; value.len() + 1];
+        let is_same = present.contains(attribute)
+            && rustix::fs::getxattr(path, name, &mut room[..]) == Ok(value.len())
+            && room[..value.len()] == value[..];
+        if is_same {
+            continue;
+        }
+        let set = || rustix::fs::setxattr(path, name, value, XattrFlags::empty());
+        let result = match set() {
+            // The owner may, once the file can be written; its permissions come afterwards.
+            Err(Errno::ACCESS) if !is_root => {
+                let _ = set_mode(file, path, Mode::RWXU);
+                set()
+            }
+            other => other,
+        };
+        match result {
             Ok(()) => {}
             // Attributes of the system that are not for ordinary users to give.
             Err(Errno::PERM | Errno::ACCESS)

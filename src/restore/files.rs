@@ -7,13 +7,16 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use jiff::Timestamp;
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
+use super::options::{Decision, Overwrite};
 use super::place::Target;
 use super::{StreamTarget, copy_stream};
 use crate::entropy::{Entropy, random};
 use crate::error::{Error, Result};
+use crate::format::entry::Moment;
 use crate::format::name::Name;
 use crate::format::snapshot::StreamEntry;
 use crate::progress::Progress;
@@ -28,27 +31,32 @@ pub fn place_below(target: &Path, name: &Name) -> Result<PathBuf> {
     Ok(target.join(relative))
 }
 
-/// Restores a stream as a file below `target` and returns its path. An existing file is replaced
-/// only with `overwrite`, and only by the complete stream. No link in the target is followed.
+/// Restores a stream as a file below `target`; what is there already is dealt with as a file of the
+/// snapshot's time. Returns whether it was written: otherwise what is there stays. An existing file is
+/// replaced only by the complete stream. No link in the target is followed.
 pub fn restore_stream(
     repository: &Repository,
-    stream: &StreamEntry,
+    (stream, time): (&StreamEntry, Timestamp),
     target: &Path,
-    overwrite: bool,
+    overwrite: Overwrite,
+    dry_run: bool,
     progress: &Progress,
-) -> Result<PathBuf> {
+) -> Result<bool> {
     let path = place_below(target, &stream.name)?;
     let io = |action: &'static str| {
         let path = path.display().to_string();
         move |source: io::Error| Error::Io { action, path, source }
     };
-    let place = Target::open(target).map_err(io("open the target of"))?;
+    let place = if dry_run { Target::look(target) } else { Target::open(target) };
+    let place = place.map_err(io("open the target of"))?;
     let relative = stream.name.relative();
-    if !overwrite && place.stat(relative).map_err(io("look for"))?.is_some() {
-        return Err(Error::Conflict(format!(
-            "{} exists; name another target or allow it with --overwrite",
-            path.display()
-        )));
+    let modified =
+        Moment { seconds: time.as_second(), nanoseconds: time.subsec_nanosecond().unsigned_abs() };
+    let there = place.stat(relative).map_err(io("look for"))?;
+    match overwrite.decide_by(Some(stream.size), modified, there).map_err(io("restore"))? {
+        Decision::Keep | Decision::Unchanged => return Ok(false),
+        Decision::Create | Decision::Replace(_) if dry_run => return Ok(true),
+        Decision::Create | Decision::Replace(_) => {}
     }
     let made = place.made_parent(relative, &mut |_| {});
     let (folder, name) = made.map_err(io("create the folder of"))?;
@@ -58,9 +66,14 @@ pub fn restore_stream(
     let mut sparse = SparseFile { file: &mut file, path: &path };
     copy_stream(repository, stream, &mut sparse, progress)?;
     sparse.finish()?;
+    let time = Timespec { tv_sec: modified.seconds, tv_nsec: modified.nanoseconds.into() };
+    let times = Timestamps { last_access: time, last_modification: time };
+    rustix::fs::futimens(&temporary.file, &times)
+        .map_err(|error| io("set the time of")(error.into()))?;
     temporary.file.sync_all().map_err(io("sync"))?;
-    temporary.put_in_place(name, overwrite).map_err(io("put in place"))?;
-    Ok(path)
+    let may_replace = overwrite != Overwrite::Never;
+    temporary.put_in_place(name, may_replace).map_err(io("put in place"))?;
+    Ok(true)
 }
 
 /// A file beside its place; removed unless it is put there.

@@ -18,11 +18,12 @@ use crate::repository::recipes::RecipeReader;
 
 pub mod archive;
 mod attributes;
-mod content;
+pub mod content;
 pub mod files;
 pub mod options;
 mod place;
 mod plan;
+mod put;
 pub mod tree;
 #[cfg(feature = "cli")]
 pub mod zip;

@@ -37,19 +37,36 @@ pub enum Decision {
 impl Overwrite {
     /// What to do where `stat` tells what stands at the place of an entry.
     pub fn decide(self, entry: &Entry, stat: Option<Stat>) -> io::Result<Decision> {
+        let size = match entry.kind {
+            Kind::File { size, .. } => Some(size),
+            _ => None,
+        };
+        self.decide_by(size, entry.modified, stat)
+    }
+
+    /// The same of a file of some size, or of something that is no file.
+    pub fn decide_by(
+        self,
+        size: Option<u64>,
+        modified: Moment,
+        stat: Option<Stat>,
+    ) -> io::Result<Decision> {
         let Some(stat) = stat else { return Ok(Decision::Create) };
         let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        let modified = Moment { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 };
-        let is_equal = is_file
-            && matches!(entry.kind, Kind::File { .. })
-            && (stat.st_size as u64, modified) == (entry.size(), entry.modified);
+        let there = modified_of(&stat);
+        let is_equal = is_file && size == Some(stat.st_size as u64) && there == modified;
         match self {
             Self::Never => Err(exists()),
-            Self::IfNewer if modified > entry.modified => Ok(Decision::Keep),
+            Self::IfNewer if there > modified => Ok(Decision::Keep),
             Self::IfChanged | Self::IfNewer if is_equal => Ok(Decision::Unchanged),
             Self::IfChanged | Self::IfNewer | Self::Always => Ok(Decision::Replace(stat)),
         }
     }
+}
+
+/// When something was modified.
+pub fn modified_of(stat: &Stat) -> Moment {
+    Moment { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 }
 }
 
 /// What is said of a file that must not be touched.
@@ -75,6 +92,8 @@ pub struct TreeOptions {
     pub verify: bool,
     /// Leave holes for all zeros, not just for those that were stored as such.
     pub sparse: bool,
+    /// Paths below the target that are kept though the tree does not hold them: the streams'.
+    pub kept: Vec<Vec<u8>>,
     /// Only find out what would be done.
     pub dry_run: bool,
     /// Leave owners as they come.

@@ -14,6 +14,19 @@ pub struct Job {
     pub order: (i64, usize),
 }
 
+/// What becomes of a directory in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finally {
+    /// It gets its attributes.
+    Attributes,
+    /// It gets them if it was made on the way to something below.
+    IfMade,
+    /// It gets the permissions back that it had.
+    Mode(u32),
+    /// Nothing: it stays as it is.
+    Nothing,
+}
+
 /// What a walk finds that is done later.
 #[derive(Default)]
 pub struct Plan {
@@ -21,9 +34,8 @@ pub struct Plan {
     pub jobs: Vec<Job>,
     /// Further names of files.
     pub links: Vec<(Vec<u8>, Entry)>,
-    /// Directories, parents first, with whether they are restored for themselves or only on the way
-    /// to something below.
-    pub directories: Vec<(Vec<u8>, Entry, bool)>,
+    /// Directories, parents first, with what is to be done about them when all else is done.
+    pub directories: Vec<(Vec<u8>, Entry, Finally)>,
     /// What directories hold whose other files are to be removed.
     pub names: HashMap<Vec<u8>, BTreeSet<Vec<u8>>>,
     /// Files with several names of which one was met.
@@ -38,6 +50,14 @@ impl Plan {
         if let Some(kept) = self.names.get_mut(parent) {
             kept.insert(name.to_vec());
         }
+    }
+
+    /// Notes that this stays, and the directories that it is in.
+    pub fn note_path(&mut self, path: &[u8]) {
+        for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+            self.note_name(&path[..at]);
+        }
+        self.note_name(path);
     }
 
     /// Whether this is a further name of a file.

@@ -10,13 +10,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
-use rustix::fs::{AtFlags, FileType, Mode, Stat};
+use rustix::fs::{FileType, Mode, Stat};
 
 use super::attributes::{self, LocalOwners};
-use super::content::{Written, write_file};
-use super::options::{Decision, Selection, TreeOptions, TreeReport};
+use super::options::{Decision, Overwrite, Selection, TreeOptions, TreeReport, modified_of};
 use super::place::Target;
-use super::plan::{Job, Plan};
+use super::plan::{Finally, Job, Plan};
 use crate::error::{Error, Result};
 use crate::format::directory::MAX_DEPTH;
 use crate::format::entry::{Content, Entry, Kind};
@@ -30,19 +29,19 @@ use crate::repository::trees::{self, Step};
 /// Files that wait to be written at once; a bound on memory.
 const WINDOW: usize = 16_384;
 
-struct Restorer<'a> {
-    repository: &'a Repository,
-    reader: ChunkReader<'a>,
-    target: Target,
-    options: &'a TreeOptions,
-    owners: LocalOwners,
-    progress: &'a Progress,
-    report: Mutex<TreeReport>,
-    scratches: Mutex<Vec<Scratch>>,
+pub(super) struct Restorer<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) reader: ChunkReader<'a>,
+    pub(super) target: Target,
+    pub(super) options: &'a TreeOptions,
+    pub(super) owners: LocalOwners,
+    pub(super) progress: &'a Progress,
+    pub(super) report: Mutex<TreeReport>,
+    pub(super) scratches: Mutex<Vec<Scratch>>,
     /// Where each file with several names was restored
-    links: Mutex<HashMap<(u64, u64), Vec<u8>>>,
+    pub(super) links: Mutex<HashMap<(u64, u64), Vec<u8>>>,
     /// Directories that were made on the way to something below.
-    made: Mutex<HashSet<Vec<u8>>>,
+    pub(super) made: Mutex<HashSet<Vec<u8>>>,
 }
 
 /// Restores the tree of a snapshot, or a part of it.
@@ -83,12 +82,24 @@ pub fn restore_tree(
 impl Restorer<'_> {
     fn run(&self, tree: ChunkId) -> Result<()> {
         let mut plan = Plan::default();
+        let restored = self.restore(tree, &mut plan);
+        // Also where the rest failed: nothing is left with the permissions it had on the way.
+        // Children before parents: making a file changes the times of its directory.
+        let made = std::mem::take(&mut *self.made.lock().expect("no panics here"));
+        for (path, entry, finally) in plan.directories.iter().rev() {
+            let finally = if made.contains(path) { Finally::Attributes } else { *finally };
+            self.report(path, self.finish_directory(path, entry, finally));
+        }
+        restored
+    }
+
+    fn restore(&self, tree: ChunkId, plan: &mut Plan) -> Result<()> {
         let damaged = Mutex::new(Vec::new());
         let walked = trees::walk_past(
             self.repository,
             tree,
             b"",
-            &mut |path, entry| self.visit(&mut plan, path, entry),
+            &mut |path, entry| self.visit(plan, path, entry),
             &mut |path, error| damaged.lock().expect("no panics here").push((path.to_vec(), error)),
         );
         for (path, error) in damaged.into_inner().expect("no panics here") {
@@ -98,20 +109,14 @@ impl Restorer<'_> {
             self.problem(path, &error.to_string());
         }
         // What was found before the walk failed is worth having.
-        self.write_all(plan.jobs)?;
+        self.write_all(std::mem::take(&mut plan.jobs))?;
         walked?;
         for (path, entry) in &plan.links {
             self.report(path, self.link(path, entry));
         }
+        self.options.kept.iter().for_each(|path| plan.note_path(path));
         for (path, kept) in &plan.names {
             self.report(path, self.delete_others(path, kept));
-        }
-        // Children before parents: making a file changes the times of its directory.
-        let made = std::mem::take(&mut *self.made.lock().expect("no panics here"));
-        for (path, entry, is_wanted) in plan.directories.iter().rev() {
-            if *is_wanted || made.contains(path) {
-                self.report(path, self.attributes(path, entry));
-            }
         }
         Ok(())
     }
@@ -128,7 +133,7 @@ impl Restorer<'_> {
         match (selection, is_directory) {
             (Selection::None, _) | (Selection::Below, false) => return Ok(Step::Pass),
             (Selection::Below, true) => {
-                plan.directories.push((path.to_vec(), entry.clone(), false));
+                plan.directories.push((path.to_vec(), entry.clone(), Finally::IfMade));
                 return Ok(Step::Enter);
             }
             (Selection::All, _) => {}
@@ -138,11 +143,14 @@ impl Restorer<'_> {
         }
         match &entry.kind {
             Kind::Directory { is_whole, .. } => {
-                if let Err(error) = self.directory(path, entry) {
-                    self.report(path, Err(error));
-                    return Ok(Step::Pass);
-                }
-                plan.directories.push((path.to_vec(), entry.clone(), true));
+                let finally = match self.directory(path, entry) {
+                    Ok(finally) => finally,
+                    Err(error) => {
+                        self.report(path, Err(error));
+                        return Ok(Step::Pass);
+                    }
+                };
+                plan.directories.push((path.to_vec(), entry.clone(), finally));
                 if self.options.delete && *is_whole {
                     plan.names.insert(path.to_vec(), BTreeSet::new());
                 } else if self.options.delete {
@@ -164,34 +172,17 @@ impl Restorer<'_> {
         Ok(Step::Enter)
     }
 
-    /// Makes room for something that cannot be written in place.
-    fn clear(&self, path: &[u8], stat: &Stat) -> io::Result<()> {
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-            return self.target.remove_one(path);
-        }
-        if self.options.delete {
-            return self.target.remove(path);
-        }
-        let error = "a directory with files in it stands in its place; --delete would remove it";
-        self.target.remove_one(path).map_err(|_| io::Error::other(error))
-    }
-
-    fn directory(&self, path: &[u8], entry: &Entry) -> io::Result<()> {
+    /// Makes a directory, or sees that one is there. Tells what is to become of it in the end.
+    fn directory(&self, path: &[u8], entry: &Entry) -> io::Result<Finally> {
         self.count(|report| report.directories += 1);
         let stat = self.target.stat(path)?;
+        if self.options.dry_run {
+            return Ok(Finally::Nothing);
+        }
         let is_directory =
             |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-        if self.options.dry_run {
-            return Ok(());
-        }
         if let Some(stat) = stat.filter(is_directory) {
-            let mode = Mode::from_raw_mode(stat.st_mode);
-            if !mode.contains(Mode::RWXU) {
-                // Its owner gets in to restore what is below; what it should be comes at the end.
-                let directory = self.target.directory(path)?;
-                let _ = rustix::fs::fchmod(&directory, mode | Mode::RWXU);
-            }
-            return Ok(());
+            return self.existing_directory(path, entry, &stat);
         }
         match self.options.overwrite.decide(entry, stat)? {
             Decision::Replace(stat) => self.clear(path, &stat)?,
@@ -199,11 +190,42 @@ impl Restorer<'_> {
             Decision::Create | Decision::Unchanged => {}
         }
         let (parent, name) = self.parent(path)?;
-        Ok(rustix::fs::mkdirat(&parent, name, Mode::RWXU)?)
+        rustix::fs::mkdirat(&parent, name, Mode::RWXU)?;
+        Ok(Finally::Attributes)
+    }
+
+    /// Its owner gets in to restore what is below; what it should be comes at the end.
+    fn existing_directory(&self, path: &[u8], entry: &Entry, stat: &Stat) -> io::Result<Finally> {
+        let mode = Mode::from_raw_mode(stat.st_mode);
+        let is_closed = !mode.contains(Mode::RWXU);
+        if is_closed {
+            let (parent, name) = self.target.parent(path)?;
+            let opened = attributes::open(&parent, name, entry)?;
+            // Somebody else's may let us in all the same.
+            let _ = attributes::change_mode(opened.as_fd(), mode | Mode::RWXU);
+        }
+        let is_older = modified_of(stat) <= entry.modified;
+        Ok(match self.options.overwrite {
+            Overwrite::Always | Overwrite::IfChanged => Finally::Attributes,
+            Overwrite::IfNewer if is_older => Finally::Attributes,
+            _ if is_closed => Finally::Mode(stat.st_mode & 0o7777),
+            _ => Finally::Nothing,
+        })
+    }
+
+    fn finish_directory(&self, path: &[u8], entry: &Entry, finally: Finally) -> io::Result<()> {
+        match finally {
+            Finally::Attributes => self.attributes(path, entry),
+            Finally::Mode(mode) => {
+                let directory = self.target.directory(path)?;
+                attributes::change_mode(directory.as_fd(), Mode::from_raw_mode(mode))
+            }
+            Finally::IfMade | Finally::Nothing => Ok(()),
+        }
     }
 
     /// The directory that a path is in, made where it is not there, and the name in it.
-    fn parent<'p>(&self, path: &'p [u8]) -> io::Result<(Arc<OwnedFd>, &'p OsStr)> {
+    pub(super) fn parent<'p>(&self, path: &'p [u8]) -> io::Result<(Arc<OwnedFd>, &'p OsStr)> {
         self.target.made_parent(path, &mut |made| {
             self.made.lock().expect("no panics here").insert(made.to_vec());
         })
@@ -236,143 +258,7 @@ impl Restorer<'_> {
         })
     }
 
-    fn write(&self, job: &Job) -> Result<()> {
-        let io = |source| Error::Io { action: "restore", path: String::new(), source };
-        let size = job.entry.size();
-        let there = self.target.stat(&job.path).map_err(io)?;
-        let existing = match self.options.overwrite.decide(&job.entry, there).map_err(io)? {
-            Decision::Create => None,
-            Decision::Replace(stat) => Some(stat),
-            Decision::Unchanged if self.options.verify => there,
-            Decision::Unchanged => {
-                self.count(|report| report.unchanged += 1);
-                self.restored(&job.entry, &job.path);
-                return self.attributes(&job.path, &job.entry).map_err(io);
-            }
-            Decision::Keep => {
-                self.count(|report| report.unchanged += 1);
-                return Ok(());
-            }
-        };
-        let written = if self.options.dry_run {
-            Written { bytes: size, written: size, file: None }
-        } else {
-            self.put(job, existing.as_ref())?
-        };
-        self.restored(&job.entry, &job.path);
-        Progress::add(&self.progress.done_bytes, size);
-        self.count(|report| {
-            report.files += 1;
-            report.bytes += written.bytes;
-            report.written_bytes += written.written;
-        });
-        if let Some(file) = &written.file {
-            let owners = (!self.options.no_owner).then_some(&self.owners);
-            attributes::apply(file.as_fd(), &job.entry, owners).map_err(io)?;
-        }
-        Ok(())
-    }
-
-    fn put(&self, job: &Job, existing: Option<&Stat>) -> Result<Written> {
-        let io = |source| Error::Io { action: "restore", path: String::new(), source };
-        if let Some(stat) = existing
-            && FileType::from_raw_mode(stat.st_mode) == FileType::Directory
-        {
-            self.clear(&job.path, stat).map_err(io)?;
-            return self.put(job, None);
-        }
-        let (parent, name) = self.parent(&job.path).map_err(io)?;
-        let mut scratch = match self.scratches.lock().expect("no panics here").pop() {
-            Some(scratch) => scratch,
-            None => Scratch::new()?,
-        };
-        let options = (self.options.sparse, self.options.verify);
-        let entry = &job.entry;
-        let written =
-            write_file(&self.reader, &parent, name, entry, existing, options, &mut scratch);
-        self.scratches.lock().expect("no panics here").push(scratch);
-        written
-    }
-
-    fn special(&self, path: &[u8], entry: &Entry) -> io::Result<()> {
-        match self.options.overwrite.decide(entry, self.target.stat(path)?)? {
-            Decision::Keep | Decision::Unchanged => {
-                self.count(|report| report.unchanged += 1);
-                return Ok(());
-            }
-            Decision::Replace(stat) if !self.options.dry_run => self.clear(path, &stat)?,
-            Decision::Replace(_) | Decision::Create => {}
-        }
-        self.count(|report| report.files += 1);
-        self.restored(entry, path);
-        if self.options.dry_run {
-            return Ok(());
-        }
-        let (parent, name) = self.parent(path)?;
-        let make = |kind: FileType, device: u64| {
-            rustix::fs::mknodat(&parent, name, kind, Mode::RUSR | Mode::WUSR, device)
-        };
-        match &entry.kind {
-            Kind::Symlink { target } => {
-                rustix::fs::symlinkat(OsStr::from_bytes(target), &parent, name)?;
-            }
-            Kind::Fifo => make(FileType::Fifo, 0)?,
-            Kind::Socket => make(FileType::Socket, 0)?,
-            Kind::BlockDevice { device } => make(FileType::BlockDevice, *device)?,
-            Kind::CharDevice { device } => make(FileType::CharacterDevice, *device)?,
-            Kind::File { .. } | Kind::Directory { .. } => {}
-        }
-        self.attributes(path, entry)
-    }
-
-    /// Another name of a file; the file itself where none of its names could be restored.
-    fn link(&self, path: &[u8], entry: &Entry) -> io::Result<()> {
-        let identity = (entry.device, entry.inode);
-        let first = self.links.lock().expect("no panics here").get(&identity).cloned();
-        let Some(first) = first else {
-            if !matches!(entry.kind, Kind::File { .. }) {
-                return self.special(path, entry);
-            }
-            let job = Job { path: path.to_vec(), entry: entry.clone(), order: (0, 0) };
-            return self.write(&job).map_err(io::Error::other);
-        };
-        let same = |a: &Stat, b: &Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
-        let (there, first_stat) = (self.target.stat(path)?, self.target.stat(&first)?);
-        if there.zip(first_stat).is_some_and(|(a, b)| same(&a, &b)) {
-            self.count(|report| report.unchanged += 1);
-            return Ok(());
-        }
-        match self.options.overwrite.decide(entry, there)? {
-            Decision::Keep => {
-                self.count(|report| report.unchanged += 1);
-                return Ok(());
-            }
-            // As it should be, but not the same file.
-            Decision::Unchanged | Decision::Replace(_) if !self.options.dry_run => {
-                if let Some(stat) = there {
-                    self.clear(path, &stat)?;
-                }
-            }
-            _ => {}
-        }
-        self.count(|report| report.files += 1);
-        if self.options.dry_run {
-            return Ok(());
-        }
-        let (from, from_name) = self.target.parent(&first)?;
-        let (parent, name) = self.parent(path)?;
-        Ok(rustix::fs::linkat(&from, from_name, &parent, name, AtFlags::empty())?)
-    }
-
-    /// Remembers where a file with several names stands.
-    fn restored(&self, entry: &Entry, path: &[u8]) {
-        if entry.is_hard_link() {
-            let mut links = self.links.lock().expect("no panics here");
-            links.entry((entry.device, entry.inode)).or_insert_with(|| path.to_vec());
-        }
-    }
-
-    fn attributes(&self, path: &[u8], entry: &Entry) -> io::Result<()> {
+    pub(super) fn attributes(&self, path: &[u8], entry: &Entry) -> io::Result<()> {
         if self.options.dry_run {
             return Ok(());
         }
@@ -410,7 +296,7 @@ impl Restorer<'_> {
         self.count(|report| report.problems.push((name, detail.to_owned())));
     }
 
-    fn count(&self, change: impl FnOnce(&mut TreeReport)) {
+    pub(super) fn count(&self, change: impl FnOnce(&mut TreeReport)) {
         change(&mut self.report.lock().expect("no panics here"));
     }
 }

@@ -1,8 +1,11 @@
 //! A directory of a snapshot as a zip archive, written in one pass.
 //!
 //! Zip knows files, directories, symbolic links, permissions and times to two seconds; hard links
-//! become copies, and other kinds of files are passed over. Names that are no UTF-8 are changed.
+//! become copies, and other kinds of files are passed over. Bytes of names that are no UTF-8 become
+//! `%` and two digits.
 
+use std::collections::HashSet;
+use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use jiff::tz::TimeZone;
@@ -17,8 +20,8 @@ use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::repository::trees::{Step, walk_past};
 
-/// Files from this size on need the fields of zip64.
-const LARGE: u64 = u32::MAX as u64;
+/// Files from this size on get the fields of zip64: what does not compress grows a little.
+const LARGE: u64 = 4_000_000_000;
 
 /// Writes all below a directory as a zip archive; names in it are relative to the directory.
 pub fn write_zip(
@@ -34,12 +37,17 @@ pub fn write_zip(
         source: io::Error::from(error),
     };
     let mut lost = None;
+    // Archives do not take a name twice, and two may look the same once they are text.
+    let mut names = HashSet::new();
     let mut visit = |path: &[u8], entry: &Entry| {
         if progress.is_interrupted() {
             return Err(Error::Interrupted);
         }
         let path = path.strip_prefix(b"/").unwrap_or(path);
-        let name = String::from_utf8_lossy(path).into_owned();
+        let mut name = text(path);
+        while !names.insert(name.clone()) {
+            name.push('_');
+        }
         let options = options(entry);
         match &entry.kind {
             Kind::Directory { .. } => archive.add_directory(name, options).map_err(failed)?,
@@ -64,6 +72,18 @@ pub fn write_zip(
     let mut writer = archive.finish().map_err(failed)?.into_inner();
     writer.flush().map_err(|source| failed(source.into()))?;
     lost.map_or(Ok(()), Err)
+}
+
+/// A path as text.
+fn text(path: &[u8]) -> String {
+    let mut text = String::new();
+    for part in path.utf8_chunks() {
+        text.push_str(part.valid());
+        for byte in part.invalid() {
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
 }
 
 fn options(entry: &Entry) -> SimpleFileOptions {

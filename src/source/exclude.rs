@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
@@ -22,6 +22,8 @@ pub struct Excludes {
     pub if_present: Vec<TagFile>,
     /// Leave out files of more bytes.
     pub larger_than: Option<u64>,
+    /// Real paths that were given by another name, through links: patterns may use either.
+    pub aliases: Vec<(PathBuf, PathBuf)>,
 }
 
 /// A file that marks its directory as not to be backed up.
@@ -72,19 +74,29 @@ impl Excludes {
             cache_tag: TagFile { name: CACHE_TAG.into(), header: CACHE_SIGNATURE.to_vec() },
             if_present: Vec::new(),
             larger_than: None,
+            aliases: Vec::new(),
         })
     }
 
     /// Why this path is left out, if it is.
     pub fn reason(&self, path: &Path, is_directory: bool, size: u64) -> Option<&'static str> {
+        let mut aliases = self.aliases.iter().filter_map(|(real, given)| {
+            let below = path.strip_prefix(real).ok()?;
+            self.by_pattern(&given.join(below), is_directory)
+        });
+        let reason = self.by_pattern(path, is_directory).or_else(|| aliases.next());
+        let is_larger = self.larger_than.is_some_and(|limit| !is_directory && size > limit);
+        reason.or(is_larger.then_some("larger than allowed"))
+    }
+
+    fn by_pattern(&self, path: &Path, is_directory: bool) -> Option<&'static str> {
         if self.patterns.matched(path, is_directory).is_ignore() {
             return Some("excluded by a pattern");
         }
         if self.folded.matched(path, is_directory).is_ignore() {
             return Some("excluded by a pattern that ignores case");
         }
-        let is_larger = self.larger_than.is_some_and(|limit| !is_directory && size > limit);
-        is_larger.then_some("larger than allowed")
+        None
     }
 
     /// Whether all of a directory but a tag is left out, and the name of that tag.

@@ -296,7 +296,7 @@ fn restore_writes_files_and_replaces_none_unasked() {
     program.ok(&["restore", "latest", "--target", target], b"");
     let file = program.path("target/dir/a.sql");
     assert_eq!(std::fs::read(&file).unwrap(), b"one");
-    program.fails(&["restore", "latest", "--target", target], b"", 11);
+    program.fails(&["restore", "latest", "--target", target], b"", 1);
     std::fs::write(&file, "changed").unwrap();
     program.ok(&["restore", "latest", "--target", target, "--overwrite"], b"");
     assert_eq!(std::fs::read(&file).unwrap(), b"one");

@@ -13,7 +13,8 @@ use restow::crypto::slot::Secret;
 use restow::progress::Progress;
 use restow::repository::snapshots::Filter;
 use restow::repository::{Environment, InitOptions, Repository};
-use restow::restore::files::restore_stream;
+use restow::restore::files::{place_below, restore_stream};
+use restow::restore::options::Overwrite;
 use restow::source::file::FileInput;
 use restow::store::local::LocalStore;
 use rusqlite::{Connection, backup::Backup};
@@ -168,7 +169,9 @@ fn say(step: &str, report: &Report) -> Result<()> {
 fn restore(repository: &Repository, target: &Path) -> Result<PathBuf> {
     let named = repository.find_snapshot("latest", &Filter::default())?;
     let stream = &named.snapshot.streams[0];
-    Ok(restore_stream(repository, stream, target, true, &Progress::default())?)
+    let one = (stream, jiff::Timestamp::UNIX_EPOCH);
+    restore_stream(repository, one, target, Overwrite::Always, false, &Progress::default())?;
+    Ok(place_below(target, &stream.name)?)
 }
 
 /// A hash of all rows in order.

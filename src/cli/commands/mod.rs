@@ -124,9 +124,18 @@ impl FilterArgs {
         Filter {
             hosts: self.host.clone(),
             tags: self.tag.iter().map(|list| split_tags(list)).collect(),
-            paths: self.path.iter().map(|path| name_of(path)).collect(),
+            paths: self.path.iter().flat_map(|path| spellings(path)).collect(),
         }
     }
+}
+
+/// A path as it was given, and as it stands in snapshots where it leads through links.
+fn spellings(path: &std::ffi::OsStr) -> Vec<Name> {
+    let mut names = vec![name_of(path)];
+    if let Ok(real) = paths::plain(std::path::Path::new(path)) {
+        names.push(name_of(real.as_os_str()));
+    }
+    names
 }
 
 fn split_tags(list: &str) -> Vec<String> {

@@ -74,7 +74,16 @@ impl PathArgs {
                 paths.extend(lines.map(|line| PathBuf::from(OsString::from_vec(line.to_vec()))));
             }
         }
-        let mut absolute = paths.iter().map(|path| plain(path)).collect::<Result<Vec<_>>>()?;
+        let mut excludes = self.excludes()?;
+        let mut absolute = Vec::new();
+        for path in &paths {
+            let real = plain(path)?;
+            let given = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            if given != real {
+                excludes.aliases.push((real.clone(), given));
+            }
+            absolute.push(real);
+        }
         absolute.sort();
         absolute.dedup();
         let exists = |path: &PathBuf| path.symlink_metadata().is_ok();
@@ -84,7 +93,7 @@ impl PathArgs {
         }
         Ok(Some(FilesSource {
             paths: absolute,
-            excludes: self.excludes()?,
+            excludes,
             one_file_system: self.one_file_system,
             ignore_inode: self.ignore_inode,
             ignore_ctime: self.ignore_ctime,
@@ -115,7 +124,7 @@ impl PathArgs {
 
 /// The absolute path without `.`, `..` and symbolic links but the last part: what is backed up stands
 /// where it really is. A path whose folder is not there stays as it is, to be told as missing.
-fn plain(path: &Path) -> Result<PathBuf> {
+pub fn plain(path: &Path) -> Result<PathBuf> {
     let io = |source| Error::Io { action: "find", path: path.display().to_string(), source };
     let is_up = |part: Component<'_>| matches!(part, Component::ParentDir);
     if path.components().next_back().is_none_or(is_up) {

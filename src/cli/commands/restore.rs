@@ -75,53 +75,61 @@ pub fn run(global: &Global, args: RestoreArgs) -> Result<u8> {
     let progress = interrupt::progress();
     progress.total_bytes.store(named.snapshot.total_bytes(), Ordering::Relaxed);
     let display = output::Display::start(global, &progress);
-    let streams = restore_streams(&repository, &named, &args)?;
-    let tree = match named.snapshot.tree {
-        Some(tree) => {
-            Some(restore_tree(&repository, tree, &options(&repository, &named, &args)?, &progress)?)
-        }
-        None => None,
+    let options = options(&repository, &named, &args)?;
+    let mut report = match named.snapshot.tree {
+        Some(tree) => restore_tree(&repository, tree, &options, &progress)?,
+        None => TreeReport::default(),
     };
+    let streams = restore_streams(&repository, &named, &args, &options, &mut report)?;
     drop(display);
     for (name, path, size) in &streams {
         print_stream(global, &args, name, path, *size)?;
     }
-    let Some(report) = tree else { return Ok(0) };
     let found = report.files + report.directories + report.unchanged + report.problems.len() as u64;
     if !args.include.is_empty() && streams.is_empty() && found == 0 {
         let path = name_of(&args.include[0]).to_string();
         return Err(Error::NoPath { snapshot: named.name.short(), path }.into());
     }
-    print_tree(global, &args, &report)
+    if named.snapshot.tree.is_some() || !report.problems.is_empty() {
+        return print_tree(global, &args, &report);
+    }
+    Ok(0)
 }
 
+/// Restores the streams that are wanted. What goes wrong with one is noted; the others go on.
 fn restore_streams(
     repository: &Repository,
     named: &NamedSnapshot,
     args: &RestoreArgs,
+    options: &TreeOptions,
+    report: &mut TreeReport,
 ) -> Result<Vec<(Name, PathBuf, u64)>> {
-    let mut streams: Vec<_> = named.snapshot.streams.iter().collect();
-    if !args.include.is_empty() {
-        let chosen = |wanted: &OsString| named.snapshot.stream(wanted.as_encoded_bytes());
-        streams = args.include.iter().filter_map(chosen).collect();
-        if named.snapshot.tree.is_none() {
-            let missing = args.include.iter().find(|wanted| chosen(wanted).is_none());
-            if let Some(wanted) = missing {
-                let path = name_of(wanted).to_string();
-                return Err(Error::NoPath { snapshot: named.name.short(), path }.into());
-            }
-        }
-    }
     let progress = interrupt::progress();
     let mut restored = Vec::new();
-    for stream in streams {
-        let path = if args.dry_run {
-            place_below(&args.target, &stream.name)?
-        } else {
-            let overwrite = args.overwrite != OverwriteArg::Never;
-            restore_stream(repository, stream, &args.target, overwrite, &progress)?
-        };
-        restored.push((stream.name.clone(), path, stream.size));
+    for stream in &named.snapshot.streams {
+        let is_named = args.include.iter().any(|wanted| {
+            named.snapshot.stream(wanted.as_encoded_bytes()).is_some_and(|one| one == stream)
+        });
+        let place = Path::new("/").join(super::path_of(&Name::new(stream.name.relative())));
+        let is_wanted = |wanted: &Wanted| wanted(&place, false) == Selection::All;
+        if !is_named && !options.wanted.as_ref().is_none_or(is_wanted) {
+            continue;
+        }
+        let path = place_below(&args.target, &stream.name)?;
+        let one = (stream, named.snapshot.time);
+        match restore_stream(
+            repository,
+            one,
+            &args.target,
+            options.overwrite,
+            args.dry_run,
+            &progress,
+        ) {
+            Ok(true) => restored.push((stream.name.clone(), path, stream.size)),
+            Ok(false) => report.unchanged += 1,
+            Err(Error::Interrupted) => return Err(Error::Interrupted.into()),
+            Err(error) => report.problems.push((stream.name.clone(), error.to_string())),
+        }
     }
     Ok(restored)
 }
@@ -145,6 +153,7 @@ fn options(
             OverwriteArg::Always => Overwrite::Always,
         },
         delete: args.delete,
+        kept: named.snapshot.streams.iter().map(|stream| stream.name.relative().to_vec()).collect(),
         verify: args.verify,
         sparse: args.sparse,
         dry_run: args.dry_run,
