@@ -30,8 +30,9 @@ pub fn plan(
     zone: &TimeZone,
 ) -> Result<Vec<GroupVerdict>> {
     let groups = groups(repository.snapshots(filter)?, by);
+    let now = repository.environment().clock.now();
     let decide = |(key, snapshots): (_, Vec<_>)| {
-        Ok(GroupVerdict { key, verdicts: decide(policy, &snapshots, zone)? })
+        Ok(GroupVerdict { key, verdicts: decide(policy, &snapshots, zone, now)? })
     };
     groups.into_iter().map(decide).collect()
 }
@@ -68,6 +69,19 @@ pub fn forget(
         Err(error) => Err(error),
         Ok(_) => Ok(forgotten),
     }
+}
+
+/// What would be forgotten; the same refusals as [`forget`].
+pub fn would_forget(
+    repository: &Repository,
+    names: &BTreeSet<ObjectName>,
+    allow_empty: bool,
+) -> Result<Vec<ObjectName>> {
+    let live = repository.snapshots(&Filter::default())?;
+    let (removed, kept): (Vec<_>, Vec<_>) =
+        live.into_iter().partition(|named| names.contains(&named.name));
+    refuse(&removed, &kept, allow_empty)?;
+    Ok(removed.iter().map(|named| named.name).collect())
 }
 
 fn refuse(removed: &[NamedSnapshot], kept: &[NamedSnapshot], allow_empty: bool) -> Result<()> {

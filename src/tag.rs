@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::format::log::{EntryKind, LogEntry};
 use crate::format::snapshot::Snapshot;
 use crate::id::ObjectName;
+use crate::index::Fate;
 use crate::repository::Repository;
 use crate::repository::snapshots::NamedSnapshot;
 
@@ -81,6 +82,18 @@ fn rewrite(
         }
         let mut entry = LogEntry::new(EntryKind::Forget);
         entry.snapshot_remove = replaced.iter().map(|(old, _)| *old).collect();
+        for (_, new) in &replaced {
+            // A prune may have taken the copy for left behind.
+            match repository.index().fate(new) {
+                None => {}
+                Some(Fate::Condemned) => entry.rescue.push(*new),
+                Some(Fate::Dead) => {
+                    let text =
+                        format!("{} was removed by a prune meanwhile; try again", new.short());
+                    return Err(Error::Conflict(text));
+                }
+            }
+        }
         entry.snapshot_add = replaced.iter().map(|(_, new)| *new).collect();
         Ok(entry)
     })?;

@@ -56,8 +56,9 @@ impl Index {
         }
         set_position(&transaction, change.position)?;
         let known = query::fates(&transaction)?;
+        let none_indexed = query::none_indexed(&transaction)?;
         transaction.commit()?;
-        *self.lock_fates() = Fates { position: Some(change.position), known };
+        *self.lock_fates() = Fates { position: Some(change.position), known, none_indexed };
         if change.replace || !change.index_remove.is_empty() {
             self.directories.lock().expect("no thread panics with the cache in hand").clear();
         }

@@ -200,6 +200,8 @@ pub struct Index {
 struct Fates {
     position: Option<Position>,
     known: HashMap<ObjectName, Fate>,
+    /// None of them is of a pack in the index.
+    none_indexed: bool,
 }
 
 /// Pack directories kept decoded; about 50 KB each at the usual sizes.
@@ -234,10 +236,11 @@ impl Index {
     fn with(connection: Connection) -> Result<Self, IndexError> {
         let fates = query::fates(&connection)?;
         let position = query::position(&connection)?;
+        let none_indexed = query::none_indexed(&connection)?;
         Ok(Self {
             connection: Mutex::new(connection),
             directories: Mutex::new(LruCache::new(CACHED_DIRECTORIES)),
-            fates: Mutex::new(Fates { position, known: fates }),
+            fates: Mutex::new(Fates { position, known: fates, none_indexed }),
         })
     }
 

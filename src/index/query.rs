@@ -20,6 +20,7 @@ impl Index {
         let mut fates = self.lock_fates();
         if fates.position != position {
             fates.known = self::fates(&connection)?;
+            fates.none_indexed = none_indexed(&connection)?;
             fates.position = position;
         }
         Ok(position)
@@ -41,7 +42,7 @@ impl Index {
 
     /// Whether a chunk stands in a live pack, so that a writer may rely on it.
     pub fn contains_live(&self, key: &ChunkKey) -> Result<bool, IndexError> {
-        if self.lock_fates().known.is_empty() {
+        if self.lock_fates().none_indexed {
             let connection = self.lock();
             let mut select =
                 connection.prepare_cached("SELECT 1 FROM chunk WHERE key=?1 LIMIT 1")?;
@@ -96,21 +97,30 @@ impl Index {
     }
 
     /// Objects that were condemned at or before a time.
-    pub fn condemned_before(&self, time: jiff::Timestamp) -> Result<Vec<ObjectName>, IndexError> {
+    pub fn condemned_before(
+        &self,
+        time: jiff::Timestamp,
+        now: jiff::Timestamp,
+    ) -> Result<Vec<ObjectName>, IndexError> {
         let connection = self.lock();
-        let mut select =
-            connection.prepare_cached("SELECT name FROM fate WHERE fate=1 AND since <= ?1")?;
-        let limit = i64::try_from(time.as_nanosecond()).unwrap_or(i64::MIN);
-        let rows = select.query_map([limit], |row| Ok(ObjectName(row.get(0)?)))?;
+        // What seems to have been condemned in the future was condemned by a clock that is wrong.
+        let mut select = connection
+            .prepare_cached("SELECT name FROM fate WHERE fate=1 AND (since <= ?1 OR since > ?2)")?;
+        let number = |time: jiff::Timestamp| i64::try_from(time.as_nanosecond());
+        let limits = [number(time).unwrap_or(i64::MIN), number(now).unwrap_or(i64::MAX)];
+        let rows = select.query_map(limits, |row| Ok(ObjectName(row.get(0)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Keys of chunks that stand in several packs.
-    pub fn repeated_keys(&self) -> Result<Vec<ChunkKey>, IndexError> {
+    /// Keys of chunks that stand in several live packs, each with the number of the newest.
+    pub fn repeated_keys(&self) -> Result<Vec<(ChunkKey, i64)>, IndexError> {
         let connection = self.lock();
-        let mut select =
-            connection.prepare_cached("SELECT key FROM chunk GROUP BY key HAVING count(*) > 1")?;
-        let rows = select.query_map([], |row| Ok(ChunkKey(row.get(0)?)))?;
+        let mut select = connection.prepare_cached(
+            "SELECT key, max(pack) FROM chunk WHERE pack NOT IN
+                 (SELECT p.number FROM pack p JOIN fate f ON f.name = p.name)
+                 GROUP BY key HAVING count(*) > 1",
+        )?;
+        let rows = select.query_map([], |row| Ok((ChunkKey(row.get(0)?), row.get(1)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
@@ -250,6 +260,15 @@ pub(super) fn position(connection: &Connection) -> Result<Option<Position>, Inde
         }
         _ => Err(IndexError::Damaged("position")),
     }
+}
+
+/// Whether no pack of the index is condemned or dead.
+pub(super) fn none_indexed(connection: &Connection) -> Result<bool, IndexError> {
+    let found: Option<i64> = connection
+        .prepare_cached("SELECT 1 FROM fate f JOIN pack p ON p.name = f.name LIMIT 1")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    Ok(found.is_none())
 }
 
 pub(super) fn fates(connection: &Connection) -> Result<HashMap<ObjectName, Fate>, IndexError> {

@@ -1,6 +1,6 @@
 //! Finding out what the live snapshots need: every recipe and tree node, every chunk, every base.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::filter::Filter;
 use super::plan::Homes;
@@ -12,7 +12,7 @@ use crate::format::recipe::Node;
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::TreeNode;
 use crate::id::{ChunkId, ChunkKey, ObjectName};
-use crate::index::Fate;
+use crate::index::{Fate, PackDirectory};
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::repository::reader::ChunkReader;
@@ -30,6 +30,8 @@ pub struct Marker<'a> {
     /// below it.
     walked: HashSet<ChunkKey>,
     snapshots: HashSet<ObjectName>,
+    /// Snapshots that do not count.
+    ignored: BTreeSet<ObjectName>,
     /// Chunks that snapshots refer to, with repetitions across nodes.
     pub references: u64,
 }
@@ -68,9 +70,15 @@ impl<'a> Marker<'a> {
             needed: Filter::for_keys(keys, seed.rotate_left(17)),
             walked: HashSet::new(),
             snapshots: HashSet::new(),
+            ignored: BTreeSet::new(),
             references: 0,
         };
         Ok(marker)
+    }
+
+    /// Takes snapshots for forgotten.
+    pub fn ignore(&mut self, names: &BTreeSet<ObjectName>) {
+        self.ignored.clone_from(names);
     }
 
     /// Marks the live snapshots that are not marked yet, and all that they need. Whether there
@@ -78,14 +86,9 @@ impl<'a> Marker<'a> {
     pub fn mark_new(&mut self) -> Result<bool> {
         let mut is_changed = false;
         for (name, snapshot) in self.repository.index().snapshots()? {
-            if self.snapshots.insert(name) {
+            if !self.ignored.contains(&name) && self.snapshots.insert(name) {
                 is_changed = true;
-                self.snapshot(&snapshot).map_err(|error| {
-                    let id = name.short();
-                    Error::Conflict(format!(
-                        "snapshot {id} cannot be read to its end, so nothing may be removed: {error}"
-                    ))
-                })?;
+                self.snapshot(&snapshot).map_err(|error| unreadable(&name, error))?;
             }
         }
         if is_changed {
@@ -161,47 +164,86 @@ impl<'a> Marker<'a> {
 
     fn chunk(&mut self, key: ChunkKey) -> Result<()> {
         self.references += 1;
-        if !self.present.contains(&key) {
-            return Err(Error::missing_chunk("chunk", &key.to_hex()));
-        }
+        self.expect(&key)?;
         self.needed.insert(&key);
         Ok(())
     }
 
+    /// Fails where a chunk stands nowhere. What came after the look around is asked for.
+    fn expect(&self, key: &ChunkKey) -> Result<()> {
+        if self.present.contains(key) || !self.repository.index().packs_of(key)?.is_empty() {
+            return Ok(());
+        }
+        Err(Error::missing_chunk("chunk", &key.to_hex()))
+    }
+
     /// Marks what marked deltas are made against, and what those are, to the end of the chains.
     fn close(&mut self) -> Result<()> {
+        while self.close_once(&|_| false)? {}
+        Ok(())
+    }
+
+    /// Marks what **every** delta in these packs is made against, needed or not: a writer may find
+    /// any chunk of a live pack and rely on it, so live packs must be readable as a whole. Whether
+    /// that changed anything.
+    pub fn close_over(&mut self, stays: &dyn Fn(&ObjectName) -> bool) -> Result<bool> {
+        let mut is_changed = false;
+        while self.close_once(stays)? {
+            is_changed = true;
+        }
+        Ok(is_changed)
+    }
+
+    fn close_once(&mut self, stays: &dyn Fn(&ObjectName) -> bool) -> Result<bool> {
         let index = self.repository.index();
-        loop {
-            let mut is_changed = false;
-            for (name, _) in index.packs()? {
-                if index.fate(&name) == Some(Fate::Dead) {
-                    continue;
-                }
-                let Some(pack) = index.pack(&name)? else { continue };
-                if pack.kind != BlobKind::Data {
-                    continue;
-                }
-                // Bases stand before what is made of them more often than not.
-                for entry in pack.entries.iter().rev() {
-                    // What another copy was made against is not needed for this one.
-                    if !self.is_needed_delta(entry) || !self.homes.is_home(&entry.id, &pack) {
-                        continue;
-                    }
+        let mut is_changed = false;
+        for (name, _) in index.packs()? {
+            let fate = index.fate(&name);
+            if fate == Some(Fate::Dead) {
+                continue;
+            }
+            let Some(pack) = index.pack(&name)? else { continue };
+            if pack.kind != BlobKind::Data {
+                continue;
+            }
+            let is_whole = fate.is_none() && stays(&name);
+            // Bases stand before what is made of them more often than not.
+            for entry in pack.entries.iter().rev() {
+                let is_needed = self.is_needed_delta(entry) && self.is_read_here(entry, &pack)?;
+                if is_whole || is_needed {
                     for base in &entry.bases {
-                        if !self.present.contains(base) {
-                            return Err(Error::missing_chunk("base", &base.to_hex()));
-                        }
+                        self.expect(base)?;
                         is_changed |= self.needed.insert(base);
                     }
                 }
             }
-            if !is_changed {
-                return Ok(());
-            }
         }
+        Ok(is_changed)
+    }
+
+    /// Whether this copy of a chunk is the one that counts: what another was made against is not
+    /// needed for it.
+    fn is_read_here(&self, entry: &BlobEntry, pack: &PackDirectory) -> Result<bool> {
+        let index = self.repository.index();
+        if index.fate(&pack.name).is_none() {
+            return Ok(self.homes.is_home(&entry.id, pack));
+        }
+        let places = index.packs_of(&entry.id)?;
+        Ok(!places.iter().any(|place| index.fate(&place.pack.name).is_none()))
     }
 
     fn is_needed_delta(&self, entry: &BlobEntry) -> bool {
         entry.codec == Codec::Delta && self.needed.contains(&entry.id)
     }
+}
+
+/// Says which snapshot could not be read; what went wrong stays what it was.
+fn unreadable(name: &ObjectName, error: Error) -> Error {
+    if !error.is_object_damage() && !matches!(error, Error::Missing { .. }) {
+        return error;
+    }
+    let id = name.short();
+    Error::Conflict(format!(
+        "snapshot {id} cannot be read to its end, so nothing may be removed: {error}"
+    ))
 }

@@ -62,6 +62,8 @@ pub struct PruneOptions {
     pub time_limit: Option<Duration>,
     /// Go on though there is no snapshot: everything is garbage then.
     pub allow_empty: bool,
+    /// Snapshots to plan without, as if they were forgotten; for dry runs.
+    pub ignored: BTreeSet<ObjectName>,
 }
 
 impl Default for PruneOptions {
@@ -74,6 +76,7 @@ impl Default for PruneOptions {
             grace: Duration::from_secs(24 * 3600),
             time_limit: None,
             allow_empty: false,
+            ignored: BTreeSet::new(),
         }
     }
 }
@@ -159,9 +162,14 @@ fn attempt(
     let seed = u64::from_le_bytes(random::<8>(&*repository.environment().entropy));
     let homes = Homes::find(repository)?;
     let mut marker = Marker::new(repository, progress, &homes, seed)?;
+    marker.ignore(&options.ignored);
     marker.mark_new()?;
     let names: HashSet<ObjectName> = listed.keys().copied().collect();
     let mut plan = plan::make(repository, &marker, &homes, &names, options)?;
+    // Packs that stay must be readable as a whole; what that needs may change what stays.
+    while marker.close_over(&|name| plan.keep.iter().any(|pack| pack.name == *name))? {
+        plan = plan::make(repository, &marker, &homes, &names, options)?;
+    }
     let known = remove::known(repository)?;
     plan.orphans = names.iter().filter(|name| !known.contains(name)).copied().collect();
     let mut report = summary(&plan, &marker, &listed, repository);
@@ -178,14 +186,18 @@ fn attempt(
     report.problems = repacked.problems;
     let mut going: BTreeSet<_> = plan.remove.iter().map(|pack| pack.name).collect();
     going.extend(repacked.packs.iter().map(|pack| pack.name));
+    if !report.problems.is_empty() {
+        // A copy that seems to be of no use may be the only good one.
+        going.clear();
+    }
     match remove::condemn(repository, &mut marker, &fates, &going, &plan.orphans)? {
         Step::Replan => return Ok(None),
         Step::Done(_) | Step::Nothing => {}
     }
     let fates = Fates::of(repository);
     let grace = SignedDuration::try_from(options.grace).unwrap_or(SignedDuration::MAX);
-    let due =
-        repository.index().condemned_before(now().checked_sub(grace).unwrap_or(Timestamp::MIN))?;
+    let limit = now().checked_sub(grace).unwrap_or(Timestamp::MIN);
+    let due = repository.index().condemned_before(limit, now())?;
     let (step, replaced) =
         remove::bury(repository, &mut marker, &fates, &due.into_iter().collect())?;
     if step == Step::Replan {

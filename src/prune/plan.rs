@@ -50,15 +50,7 @@ pub struct Homes {
 impl Homes {
     /// Looks for such chunks.
     pub fn find(repository: &Repository) -> Result<Self> {
-        let index = repository.index();
-        let mut several = HashMap::new();
-        for key in index.repeated_keys()? {
-            let places = index.packs_of(&key)?;
-            let live = places.iter().filter(|place| index.fate(&place.pack.name).is_none());
-            if let Some(newest) = live.map(|place| place.pack.number).max() {
-                several.insert(key, newest);
-            }
-        }
+        let several = repository.index().repeated_keys()?.into_iter().collect();
         Ok(Self { several })
     }
 
@@ -115,7 +107,10 @@ pub fn make(
         let pack_use = PackUse { name, size, used, unused, is_small: size < target / SMALL_PART };
         match (used, unused) {
             (0, _) => plan.remove.push(pack_use),
-            _ if !listed.contains(&name) => {
+            // It may have come after the listing.
+            _ if !listed.contains(&name)
+                && repository.store().head(&paths::pack(&name)).ok() != Some(size) =>
+            {
                 return Err(Error::missing_object(&paths::pack(&name)));
             }
             (_, 0) if !(options.repack_small && pack_use.is_small) => plan.keep.push(pack_use),

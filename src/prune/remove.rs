@@ -123,35 +123,57 @@ fn unchanged(repository: &Repository, fates: &Fates) -> bool {
     now.dead == fates.dead && now.condemned.iter().all(|name| fates.condemned.contains(name))
 }
 
-/// Of these objects those whose every needed chunk also stands in a live pack that stays.
+/// Of these objects those that can go: every needed chunk also stands in a live pack that stays, no
+/// delta in a pack that stays is made against what goes, and no log entry made it live meanwhile.
 fn garbage(
     repository: &Repository,
-    marker: &Marker<'_>,
+    marker: &mut Marker<'_>,
     names: &BTreeSet<ObjectName>,
 ) -> Result<BTreeSet<ObjectName>> {
     let index = repository.index();
     let mut going = names.clone();
-    for name in names {
-        let Some(pack) = index.pack(name)? else { continue };
-        let mut needed = units(&pack).flat_map(|unit| match unit.members.is_empty() {
+    for live in index.snapshot_names()?.into_iter().chain(index.index_names()?) {
+        going.remove(&live);
+    }
+    loop {
+        marker.close_over(&|name| !going.contains(name))?;
+        let before = going.len();
+        for name in names {
+            if going.contains(name) && !is_garbage(repository, marker, &going, name)? {
+                going.remove(name);
+            }
+        }
+        // What stays after all needs its bases too.
+        if going.len() == before {
+            return Ok(going);
+        }
+    }
+}
+
+fn is_garbage(
+    repository: &Repository,
+    marker: &Marker<'_>,
+    going: &BTreeSet<ObjectName>,
+    name: &ObjectName,
+) -> Result<bool> {
+    let index = repository.index();
+    let Some(pack) = index.pack(name)? else { return Ok(true) };
+    for unit in units(&pack) {
+        let entries = match unit.members.is_empty() {
             true => std::slice::from_ref(unit.entry),
             false => &pack.entries[unit.members],
-        });
-        let is_lost = needed.try_fold(false, |is_lost, entry| -> Result<bool> {
-            if is_lost || !marker.needs(&entry.id) {
-                return Ok(is_lost);
-            }
+        };
+        for entry in entries.iter().filter(|entry| marker.needs(&entry.id)) {
             let stays = index.packs_of(&entry.id)?.iter().any(|place| {
                 let other = place.pack.name;
                 index.fate(&other).is_none() && !going.contains(&other) && other != *name
             });
-            Ok(!stays)
-        })?;
-        if is_lost {
-            going.remove(name);
+            if !stays {
+                return Ok(false);
+            }
         }
     }
-    Ok(going)
+    Ok(true)
 }
 
 /// Of these objects those that still nothing refers to.

@@ -117,15 +117,18 @@ impl Verdict {
 }
 
 /// Decides about the snapshots of one group. The result is in the order of time, newest first.
+/// Lengths count back from the newest snapshot that is not after `now`.
 pub fn decide(
     policy: &Policy,
     snapshots: &[NamedSnapshot],
     zone: &TimeZone,
+    now: Timestamp,
 ) -> Result<Vec<Verdict>> {
     let mut sorted: Vec<&NamedSnapshot> = snapshots.iter().collect();
     sorted.sort_by_key(|named| std::cmp::Reverse((named.snapshot.time, named.name)));
-    let Some(newest) = sorted.first().map(|named| named.snapshot.time.to_zoned(zone.clone()))
-    else {
+    // One that a wrong clock dated into the future must not make all others look old.
+    let newest = sorted.iter().find(|named| named.snapshot.time <= now).or(sorted.first());
+    let Some(newest) = newest.map(|named| named.snapshot.time.to_zoned(zone.clone())) else {
         return Ok(Vec::new());
     };
     let mut buckets = Bucket::all(policy, &newest)?;

@@ -35,9 +35,13 @@ fn at(texts: &[&str]) -> Vec<NamedSnapshot> {
 /// Times that are kept, newest first, with the first reason.
 fn kept(policy: &Policy, snapshots: &[NamedSnapshot], zone: &str) -> Vec<(String, String)> {
     let zone = TimeZone::get(zone).unwrap();
-    let verdicts = decide(policy, snapshots, &zone).unwrap();
+    let verdicts = decide(policy, snapshots, &zone, now()).unwrap();
     let kept = verdicts.iter().filter(|verdict| verdict.is_kept());
     kept.map(|verdict| (verdict.time.to_string(), verdict.reasons.join(", "))).collect()
+}
+
+fn now() -> Timestamp {
+    "2030-01-01T00:00:00Z".parse().unwrap()
 }
 
 fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -117,6 +121,10 @@ fn within_counts_back_from_the_newest() {
     let expected =
         pairs(&[("2020-01-15T00:00:00Z", "within 2d"), ("2020-01-13T12:00:00Z", "within 2d")]);
     assert_eq!(kept(&within, &snapshots, "UTC"), expected);
+    // A wrong clock.
+    let mut future = snapshots.clone();
+    future.extend(at(&["2099-01-01T00:00:00Z"]));
+    assert_eq!(kept(&within, &future, "UTC").len(), 3);
     let daily = with(|policy| policy.periods_within[1] = Some("14d".parse().unwrap()));
     let expected = pairs(&[
         ("2020-01-15T00:00:00Z", "daily within 14d"),
@@ -147,7 +155,7 @@ fn tags_names_holds_and_the_last_one() {
     let nothing = Policy { allow_empty: true, ..nothing };
     assert!(kept(&nothing, &snapshots[3..], "UTC").is_empty());
     assert!(Policy { allow_empty: true, ..Policy::default() }.is_empty() && !policy.is_empty());
-    assert!(decide(&policy, &[], &TimeZone::UTC).unwrap().is_empty());
+    assert!(decide(&policy, &[], &TimeZone::UTC, now()).unwrap().is_empty());
 }
 
 /// The same rules said another way: sets of periods instead of a walk with counters.
@@ -207,7 +215,7 @@ proptest! {
             .collect();
         let zone = TimeZone::get(zone).unwrap();
         let policy = Policy { last, periods, allow_empty: true, ..Policy::default() };
-        let verdicts = decide(&policy, &snapshots, &zone).unwrap();
+        let verdicts = decide(&policy, &snapshots, &zone, now()).unwrap();
         let kept: HashSet<_> =
             verdicts.iter().filter(|verdict| verdict.is_kept()).map(|verdict| verdict.name).collect();
         prop_assert_eq!(kept, naive(&policy, &snapshots, &zone));

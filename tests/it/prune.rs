@@ -309,6 +309,63 @@ fn a_backup_comes_between_the_steps_of_a_prune() {
 }
 
 #[test]
+fn a_backup_of_new_data_comes_between_the_steps_of_a_prune() {
+    let given_up = meet(
+        &|| {
+            let (store, mut days) = mostly_garbage();
+            days.push(changed_rows(1, 1500, 9, 20));
+            (store, days)
+        },
+        |repository, _| prune(repository).map(drop),
+        |repository, days| drop(back_up(repository, &days[3]).unwrap()),
+    );
+    assert_eq!(given_up, 0);
+}
+
+#[test]
+fn a_prune_comes_between_the_steps_of_holding_snapshots() {
+    let hold = |repository: &Repository, _: &[Vec<u8>]| {
+        let all = repository.snapshots(&Filter::default())?;
+        restow::tag::hold(repository, &all, true).map(drop)
+    };
+    let at_once = |repository: &Repository, _: &[Vec<u8>]| drop(prune(repository).unwrap());
+    meet(&prepared, hold, at_once);
+    let with_a_grace = |repository: &Repository, _: &[Vec<u8>]| {
+        let options = PruneOptions { grace: Duration::from_secs(3600), ..self::at_once() };
+        run(repository, &options, &Progress::default()).unwrap();
+    };
+    assert_eq!(meet(&prepared, hold, with_a_grace), 0);
+}
+
+/// Garbage that stays in packs must stay readable: a later backup may find it and rely on it.
+#[test]
+fn garbage_that_stays_keeps_its_bases() {
+    for seed in 0..12 {
+        let store = Arc::new(MemoryStore::new());
+        let repository = init(store.clone()).unwrap();
+        let days: Vec<_> = (0..6).map(|day| changed_rows(seed, 1500, day, 8)).collect();
+        for day in &days {
+            back_up(&repository, day).unwrap();
+        }
+        let all = names(&repository);
+        let going: Vec<_> = all.iter().enumerate().filter(|(at, _)| at % 3 != 1).collect();
+        forget_some(&repository, &going.iter().map(|(_, name)| **name).collect::<Vec<_>>())
+            .unwrap();
+        for unused in [Unused::Unlimited, Unused::Share(0.2), Unused::Share(0.02)] {
+            let options = PruneOptions { max_unused: unused, ..at_once() };
+            run(&repository, &options, &Progress::default()).unwrap();
+            assert_sound(&repository);
+        }
+        for day in &days {
+            back_up(&repository, day).unwrap();
+        }
+        assert_sound(&repository);
+        let held: BTreeSet<_> = contents(&repository).unwrap().into_values().collect();
+        assert_eq!(held, days.into_iter().collect::<BTreeSet<_>>());
+    }
+}
+
+#[test]
 fn a_prune_comes_between_the_steps_of_a_backup() {
     // Without a grace it may have to be run again; it never commits what is not whole.
     meet(

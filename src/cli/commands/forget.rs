@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use jiff::tz::TimeZone;
 use restow::error::Error;
-use restow::forget::{GroupVerdict, forget, plan};
+use restow::forget::{GroupVerdict, forget, plan, would_forget};
 use restow::id::ObjectName;
 use restow::repository::Repository;
 use restow::repository::snapshots::{Filter, NamedSnapshot};
@@ -142,6 +142,10 @@ pub fn run(global: &Global, args: ForgetArgs) -> Result<u8> {
     let named: Vec<NamedSnapshot> =
         args.snapshots.iter().map(find).collect::<Result<Vec<_>, _>>()?;
     if args.hold || args.release {
+        if args.prune || !args.keep.policy(&repository, false)?.is_empty() {
+            let text = "--hold and --release go without a policy and without --prune";
+            return Err(Error::Usage(text.into()).into());
+        }
         return change_hold(global, &args, &repository, &named);
     }
     let policy = args.keep.policy(&repository, args.allow_empty)?;
@@ -162,13 +166,14 @@ pub fn run(global: &Global, args: ForgetArgs) -> Result<u8> {
         verdicts.filter(|verdict| !verdict.is_kept()).map(|verdict| verdict.name).collect()
     };
     let forgotten: Vec<ObjectName> = if args.dry_run {
-        names.iter().copied().collect()
+        would_forget(&repository, &names, args.allow_empty)?
     } else {
         forget(&repository, &names, args.allow_empty)?
     };
     print_forgotten(global, &args, &forgotten)?;
     if args.prune {
-        return args.how.run(global, &repository, args.dry_run, args.allow_empty);
+        let ignored = if args.dry_run { names } else { BTreeSet::new() };
+        return args.how.run(global, &repository, args.dry_run, args.allow_empty, ignored);
     }
     Ok(0)
 }

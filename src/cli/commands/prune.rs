@@ -1,11 +1,13 @@
 //! `restow prune`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 use jiff::SignedDuration;
 use restow::error::Error;
+use restow::id::ObjectName;
 use restow::prune::{PruneOptions, PruneReport, Unused, run as prune};
 use restow::repository::Repository;
 
@@ -49,7 +51,12 @@ pub struct HowArgs {
 }
 
 impl HowArgs {
-    fn options(&self, dry_run: bool, allow_empty: bool) -> PruneOptions {
+    fn options(
+        &self,
+        dry_run: bool,
+        allow_empty: bool,
+        ignored: BTreeSet<ObjectName>,
+    ) -> PruneOptions {
         PruneOptions {
             dry_run,
             max_unused: self.max_unused,
@@ -58,6 +65,7 @@ impl HowArgs {
             grace: self.grace,
             time_limit: self.time_limit,
             allow_empty,
+            ignored,
         }
     }
 
@@ -68,9 +76,10 @@ impl HowArgs {
         repository: &Repository,
         dry_run: bool,
         allow_empty: bool,
+        ignored: BTreeSet<ObjectName>,
     ) -> Result<u8> {
         let progress = interrupt::progress();
-        let options = self.options(dry_run, allow_empty);
+        let options = self.options(dry_run, allow_empty, ignored);
         let report = prune(repository, &options, &progress)?;
         print(global, &report, dry_run)?;
         Ok(u8::from(!report.problems.is_empty()))
@@ -80,7 +89,7 @@ impl HowArgs {
 /// Prunes.
 pub fn run(global: &Global, args: PruneArgs) -> Result<u8> {
     let repository = if args.dry_run { global.open_read_only()? } else { global.open()? };
-    args.how.run(global, &repository, args.dry_run, args.allow_empty)
+    args.how.run(global, &repository, args.dry_run, args.allow_empty, BTreeSet::new())
 }
 
 fn print(global: &Global, report: &PruneReport, dry_run: bool) -> Result<()> {
