@@ -9,7 +9,7 @@ use restow::backup::{BackupOptions, StreamSource, run};
 use restow::chunker::{Chunker, Profile};
 use restow::compress::{Compressor, Decompressor, Settings};
 use restow::crypto::envelope::HEADER_LEN;
-use restow::crypto::keys::{BlobKind, KeyRing, MasterKey};
+use restow::crypto::keys::{BlobKind, KeyRing};
 use restow::crypto::slot::Secret;
 use restow::entropy::OsEntropy;
 use restow::format::directory::Codec;
@@ -28,7 +28,7 @@ use restow::store::memory::MemoryStore;
 const STREAM_BYTES: usize = 64 << 20;
 
 fn keys() -> KeyRing {
-    KeyRing::derive(&MasterKey::from_bytes([1; 32]))
+    KeyRing::generate(&restow::entropy::OsEntropy)
 }
 
 /// Rows of a dump; on a later day one in a hundred is different.

@@ -54,6 +54,14 @@ pub enum Error {
         /// Where.
         location: String,
     },
+    /// The keys were rotated, and the slot that this was opened with was not given the new ones.
+    #[error("the keys of {location} were rotated (epoch {epoch}) and this key slot was left out")]
+    LeftOut {
+        /// Where.
+        location: String,
+        /// The epoch whose keys are missing.
+        epoch: u32,
+    },
     /// An object does not hold what it should.
     #[error("{object} is damaged: {source}")]
     Damaged {
@@ -152,7 +160,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NoRepository { .. } => ErrorKind::NoRepository,
-            Self::WrongSecret { .. } => ErrorKind::WrongSecret,
+            Self::WrongSecret { .. } | Self::LeftOut { .. } => ErrorKind::WrongSecret,
             Self::Interrupted => ErrorKind::Interrupted,
             Self::RepositoryExists { .. }
             | Self::NotEmpty { .. }
@@ -177,6 +185,16 @@ impl Error {
         }
     }
 
+    /// The epoch of what cannot be read because its keys are not at hand.
+    pub(crate) fn unknown_epoch(&self) -> Option<u32> {
+        match self {
+            Self::Damaged {
+                source: FormatError::Crypto(CryptoError::UnknownEpoch(epoch)), ..
+            } => Some(*epoch),
+            _ => None,
+        }
+    }
+
     /// The object that this is about; the whole text where it is about none.
     pub fn object(&self) -> String {
         match self {
@@ -197,6 +215,9 @@ impl Error {
             }
             Self::WrongSecret { .. } => {
                 "check RESTOW_PASSWORD, --password-file or --key-file".into()
+            }
+            Self::LeftOut { .. } => {
+                "an owner can add this password or key file again with 'restow key add'".into()
             }
             Self::Damaged { .. } | Self::Missing { .. } => {
                 "'restow check --read-data' lists all that is damaged and what it affects".into()

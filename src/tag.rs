@@ -3,11 +3,9 @@
 
 use std::collections::HashSet;
 
-use crate::error::{Error, Result};
-use crate::format::log::{EntryKind, LogEntry};
+use crate::error::Result;
 use crate::format::snapshot::Snapshot;
 use crate::id::ObjectName;
-use crate::index::Fate;
 use crate::repository::Repository;
 use crate::repository::snapshots::NamedSnapshot;
 
@@ -59,45 +57,16 @@ fn rewrite(
     snapshots: &[NamedSnapshot],
     change: &dyn Fn(&mut Snapshot),
 ) -> Result<Vec<(ObjectName, ObjectName)>> {
-    let mut replaced = Vec::new();
+    let mut copies = Vec::new();
     let mut seen = HashSet::new();
     for NamedSnapshot { name, snapshot } in snapshots {
         let mut copy = snapshot.clone();
         change(&mut copy);
-        if copy == *snapshot || !seen.insert(*name) {
-            continue;
+        if copy != *snapshot && seen.insert(*name) {
+            copies.push((*name, copy));
         }
-        copy.original = snapshot.original.or(Some(*name));
-        let (new, _) = repository.put_snapshot(&copy)?;
-        replaced.push((*name, new));
     }
-    if replaced.is_empty() {
-        return Ok(replaced);
-    }
-    repository.commit(&mut || {
-        let live = repository.index().snapshot_names()?;
-        if let Some((gone, _)) = replaced.iter().find(|(old, _)| !live.contains(old)) {
-            let text = format!("snapshot {} was forgotten meanwhile", gone.short());
-            return Err(Error::Conflict(text));
-        }
-        let mut entry = LogEntry::new(EntryKind::Forget);
-        entry.snapshot_remove = replaced.iter().map(|(old, _)| *old).collect();
-        for (_, new) in &replaced {
-            // A prune may have taken the copy for left behind.
-            match repository.index().fate(new) {
-                None => {}
-                Some(Fate::Condemned) => entry.rescue.push(*new),
-                Some(Fate::Dead) => {
-                    let text =
-                        format!("{} was removed by a prune meanwhile; try again", new.short());
-                    return Err(Error::Conflict(text));
-                }
-            }
-        }
-        entry.snapshot_add = replaced.iter().map(|(_, new)| *new).collect();
-        Ok(entry)
-    })?;
-    Ok(replaced)
+    repository.replace_snapshots(copies)
 }
 
 #[cfg(test)]

@@ -65,6 +65,10 @@ pub fn log(repository: &Repository, findings: &mut Findings) -> Result<()> {
                 findings.add(&path, "is missing");
                 previous = None;
             }
+            // Its keys were destroyed, and a later state says what it did.
+            Err(error) if repository.is_older_than_keys(&error) => {
+                previous = repository.entry_hash(number)?;
+            }
             Err(error) if error.is_object_damage() => {
                 findings.add(&path, source_text(&error));
                 previous = None;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use restow::crypto::kit;
 use restow::crypto::slot::Secret;
 use restow::error::Error;
 use restow::repository::{Environment, Repository};
@@ -158,11 +159,16 @@ impl Global {
     }
 }
 
-/// A key file's content.
+/// A key file's content, or the secret in a recovery kit.
 pub fn read_key_file(path: &PathBuf) -> Result<Secret> {
     let content = Zeroizing::new(
         std::fs::read(path).map_err(|error| io_error("read the key file", path, error))?,
     );
+    if let Some(secret) = std::str::from_utf8(&content).ok().and_then(kit::find_secret) {
+        let secret =
+            secret.map_err(|error| Error::Usage(format!("{}: {error}", path.display())))?;
+        return Ok(Secret::KeyFile(Zeroizing::new(secret.to_vec())));
+    }
     if content.len() < 32 {
         return Err(Error::Usage(format!(
             "{} is too short for a key file: it needs at least 32 random bytes",

@@ -5,11 +5,13 @@
 
 pub mod aead;
 pub mod envelope;
+pub mod epoch;
 pub mod keys;
+pub mod kit;
 pub mod slot;
 
 /// Why sealed bytes were refused.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum CryptoError {
     /// Too short, or a header that no version of this program writes.
     #[error("malformed header: {0}")]
@@ -25,4 +27,10 @@ pub enum CryptoError {
     /// Authentication failed: the bytes were changed, moved, or belong to another repository.
     #[error("authentication failed: the stored bytes are damaged or not from this repository")]
     NotAuthentic,
+    /// Encrypted with keys that are not at hand.
+    #[error("encrypted with the keys of epoch {0}, which this key slot does not hold")]
+    UnknownEpoch(u32),
+    /// Encrypted for owners, and the keys at hand may only write.
+    #[error("a write-only key cannot read it")]
+    WriteOnly,
 }

@@ -1,15 +1,20 @@
-//! Key slots: the master key, wrapped under a password (Argon2id, RFC 9106) or a random key file.
+//! Key slots: the keys of a repository, wrapped under a password (Argon2id, RFC 9106) or a random key
+//! file.
 //!
-//! A slot is a JSON text in `keys/`; everything but the wrapped key may be read by anyone.
+//! A slot is a JSON text in `keys/`; everything but the wrapped keys may be read by anyone. Each has an
+//! X25519 public key too, whose private half follows from its secret: new keys can be put into a slot
+//! by somebody who does not know its password. The proof in it shows that an owner made it: nobody
+//! else can put a slot of their own there and wait for the next rotation to be given the keys.
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
+use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
 use super::CryptoError;
 use super::aead::ObjectCipher;
-use super::keys::MasterKey;
+use super::keys::KeyRing;
 use crate::entropy::{Entropy, random};
 
 /// What a person or a machine opens a repository with.
@@ -64,6 +69,16 @@ impl Kdf {
     }
 }
 
+/// What the keys in a slot allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Everything.
+    Owner,
+    /// To add backups, and to read none.
+    WriteOnly,
+}
+
 /// One slot of `keys/`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Slot {
@@ -75,18 +90,41 @@ pub struct Slot {
     pub label: String,
     /// When it was made, RFC 3339.
     pub created: jiff::Timestamp,
+    /// What its keys allow.
+    pub role: Role,
     #[serde(with = "hex::serde")]
     salt: [u8; 32],
     #[serde(with = "hex::serde")]
     commitment: [u8; 32],
     #[serde(with = "hex::serde")]
+    public: [u8; 32],
+    /// Where the keys are sealed to `public`, not wrapped under the secret itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ephemeral: Option<Ephemeral>,
+    #[serde(with = "hex::serde")]
     wrapped: Vec<u8>,
+    /// Epoch of the owner who made the proof.
+    epoch: u32,
+    #[serde(with = "hex::serde")]
+    proof: [u8; 32],
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Ephemeral(#[serde(with = "hex::serde")] [u8; 32]);
+
+/// What a slot's secret was stretched to: opens the slot again, also after its keys were replaced.
+#[derive(Clone)]
+pub struct SlotKey {
+    key: Zeroizing<[u8; 32]>,
+    commitment: [u8; 32],
+    sealing: StaticSecret,
 }
 
 impl Slot {
-    /// Wraps `master` under `secret`.
+    /// Wraps `keys` under `secret`. Only owners can.
     pub fn wrap(
-        master: &MasterKey,
+        keys: &KeyRing,
+        role: Role,
         secret: &Secret,
         kdf: Kdf,
         label: &str,
@@ -94,10 +132,63 @@ impl Slot {
         entropy: &dyn Entropy,
     ) -> Result<Self, CryptoError> {
         let salt = random(entropy);
-        let (key, commitment) = stretch(secret, &kdf, &salt)?;
-        let mut wrapped = Vec::new();
-        ObjectCipher::new(&key).seal_into(0, &salt, master.as_bytes(), &mut wrapped);
-        Ok(Self { version: 1, kdf, label: label.to_owned(), created, salt, commitment, wrapped })
+        let SlotKey { key, commitment, sealing } = stretch(secret, &kdf, &salt)?;
+        let public = PublicKey::from(&sealing).to_bytes();
+        let mut slot = Self {
+            version: 1,
+            kdf,
+            label: label.to_owned(),
+            created,
+            role,
+            salt,
+            commitment,
+            public,
+            ephemeral: None,
+            wrapped: Vec::new(),
+            epoch: 0,
+            proof: [0; 32],
+        };
+        slot.fill(keys, &key)?;
+        Ok(slot)
+    }
+
+    /// The same slot with other keys in it, sealed to its public key. Only owners can.
+    pub fn refilled(&self, keys: &KeyRing, entropy: &dyn Entropy) -> Result<Self, CryptoError> {
+        let ephemeral = StaticSecret::from(random::<32>(entropy));
+        let mut slot = self.clone();
+        slot.ephemeral = Some(Ephemeral(PublicKey::from(&ephemeral).to_bytes()));
+        let shared = ephemeral.diffie_hellman(&PublicKey::from(self.public));
+        slot.fill(keys, &slot.sealed_key(shared.as_bytes()))?;
+        Ok(slot)
+    }
+
+    fn fill(&mut self, keys: &KeyRing, key: &Zeroizing<[u8; 32]>) -> Result<(), CryptoError> {
+        let plain = keys.encode(self.role == Role::WriteOnly);
+        self.wrapped.clear();
+        ObjectCipher::new(key).seal_into(0, &self.salt, &plain, &mut self.wrapped);
+        let owner = keys.current();
+        self.epoch = owner.number();
+        self.proof = owner.slot_proof(&self.unproven()).ok_or(CryptoError::WriteOnly)?;
+        Ok(())
+    }
+
+    fn unproven(&self) -> Vec<u8> {
+        let bare = Self { proof: [0; 32], ..self.clone() };
+        serde_json::to_vec(&bare).expect("a slot is plain JSON")
+    }
+
+    /// Whether an owner made this slot, of an epoch that is still known.
+    pub fn is_proven(&self, keys: &KeyRing) -> bool {
+        let epoch = keys.epoch(self.epoch);
+        let proof = epoch.and_then(|epoch| epoch.slot_proof(&self.unproven()));
+        proof.is_some_and(|proof| proof.ct_eq(&self.proof).into())
+    }
+
+    fn sealed_key(&self, shared: &[u8; 32]) -> Zeroizing<[u8; 32]> {
+        let ephemeral = self.ephemeral.map_or([0; 32], |ephemeral| ephemeral.0);
+        let mut hasher = blake3::Hasher::new_derive_key("restow 2026-11 format 1 sealed slot");
+        hasher.update(shared).update(&ephemeral).update(&self.public);
+        Zeroizing::new(*hasher.finalize().as_bytes())
     }
 
     /// Whether `secret` is of the kind that this slot takes.
@@ -108,34 +199,48 @@ impl Slot {
         )
     }
 
-    /// The master key, or `NotAuthentic` where `secret` is not this slot's.
-    pub fn unwrap_master(&self, secret: &Secret) -> Result<MasterKey, CryptoError> {
+    /// What `secret` is stretched to, or `NotAuthentic` where it is not this slot's.
+    pub fn stretch(&self, secret: &Secret) -> Result<SlotKey, CryptoError> {
         if self.version != 1 {
             return Err(CryptoError::Unsupported { what: "key slot version", found: self.version });
         }
-        let (key, commitment) = stretch(secret, &self.kdf, &self.salt)?;
-        if !bool::from(commitment.ct_eq(&self.commitment)) {
+        let key = stretch(secret, &self.kdf, &self.salt)?;
+        if !self.fits(&key) {
             return Err(CryptoError::NotAuthentic);
         }
+        Ok(key)
+    }
+
+    /// Whether this is the slot that `key` was stretched for.
+    pub fn fits(&self, key: &SlotKey) -> bool {
+        key.commitment.ct_eq(&self.commitment).into()
+    }
+
+    /// The keys in the slot.
+    pub fn open(&self, key: &SlotKey) -> Result<KeyRing, CryptoError> {
+        if !self.fits(key) {
+            return Err(CryptoError::NotAuthentic);
+        }
+        let wrapping = match self.ephemeral {
+            None => key.key.clone(),
+            Some(Ephemeral(public)) => {
+                let shared = key.sealing.diffie_hellman(&PublicKey::from(public));
+                self.sealed_key(shared.as_bytes())
+            }
+        };
         let mut wrapped = Zeroizing::new(self.wrapped.clone());
-        let plain = ObjectCipher::new(&key).open_in_place(0, &self.salt, &mut wrapped)?;
-        let bytes =
-            (&*plain).try_into().map_err(|_| CryptoError::Malformed("wrapped key length"))?;
-        Ok(MasterKey::from_bytes(bytes))
+        let plain = ObjectCipher::new(&wrapping).open_in_place(0, &self.salt, &mut wrapped)?;
+        KeyRing::decode(plain)
     }
 }
 
-/// Key and commitment from a secret: 64 bytes, split in two.
-fn stretch(
-    secret: &Secret,
-    kdf: &Kdf,
-    salt: &[u8; 32],
-) -> Result<(Zeroizing<[u8; 32]>, [u8; 32]), CryptoError> {
+/// 96 bytes from a secret: wrapping key, commitment, X25519 private key.
+fn stretch(secret: &Secret, kdf: &Kdf, salt: &[u8; 32]) -> Result<SlotKey, CryptoError> {
     kdf.check()?;
-    let mut output = Zeroizing::new([0; 64]);
+    let mut output = Zeroizing::new([0; 96]);
     match (kdf, secret) {
         (Kdf::Argon2id { memory_kib, passes, lanes }, Secret::Password(password)) => {
-            let params = Params::new(*memory_kib, *passes, *lanes, Some(64))
+            let params = Params::new(*memory_kib, *passes, *lanes, Some(96))
                 .map_err(|_| CryptoError::Malformed("Argon2id parameters"))?;
             Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
                 .hash_password_into(password, salt, &mut *output)
@@ -148,13 +253,15 @@ fn stretch(
         }
         _ => return Err(CryptoError::NotAuthentic),
     }
-    let key = Zeroizing::new(*output.first_chunk().expect("64 bytes"));
-    Ok((key, *output.last_chunk().expect("64 bytes")))
+    let part = |at: usize| -> [u8; 32] { output[at..at + 32].try_into().expect("32 bytes") };
+    let sealing = StaticSecret::from(part(64));
+    Ok(SlotKey { key: Zeroizing::new(part(0)), commitment: part(32), sealing })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::epoch::Epoch;
     use crate::entropy::OsEntropy;
 
     const FAST: Kdf = Kdf::Argon2id { memory_kib: 19 << 10, passes: 1, lanes: 1 };
@@ -163,36 +270,86 @@ mod tests {
         Secret::Password(Zeroizing::new(text.into()))
     }
 
-    fn slot(secret: &Secret, kdf: Kdf) -> Slot {
-        let master = MasterKey::from_bytes([5; 32]);
-        Slot::wrap(&master, secret, kdf, "", jiff::Timestamp::UNIX_EPOCH, &OsEntropy).unwrap()
+    fn slot(keys: &KeyRing, role: Role, secret: &Secret, kdf: Kdf) -> Slot {
+        Slot::wrap(keys, role, secret, kdf, "", jiff::Timestamp::UNIX_EPOCH, &OsEntropy).unwrap()
+    }
+
+    fn same(one: &KeyRing, other: &KeyRing) -> bool {
+        one.encode(false) == other.encode(false)
     }
 
     #[test]
     fn opens_with_its_secret_only() {
-        let slot = slot(&password("right"), FAST);
-        assert_eq!(slot.unwrap_master(&password("right")).unwrap().as_bytes(), &[5; 32]);
-        assert_eq!(slot.unwrap_master(&password("wrong")).err(), Some(CryptoError::NotAuthentic));
+        let keys = KeyRing::generate(&OsEntropy);
+        let slot = slot(&keys, Role::Owner, &password("right"), FAST);
+        let key = slot.stretch(&password("right")).unwrap();
+        assert!(same(&slot.open(&key).unwrap(), &keys));
+        assert_eq!(slot.stretch(&password("wrong")).err(), Some(CryptoError::NotAuthentic));
         let file = Secret::KeyFile(Zeroizing::new(b"right".to_vec()));
-        assert!(!slot.takes(&file) && slot.unwrap_master(&file).is_err());
+        assert!(!slot.takes(&file) && slot.stretch(&file).is_err());
+    }
+
+    #[test]
+    fn takes_new_keys_without_its_secret_and_opens_with_it() {
+        let keys = KeyRing::generate(&OsEntropy);
+        let secret = password("right");
+        for role in [Role::Owner, Role::WriteOnly] {
+            let old = slot(&keys, role, &secret, FAST);
+            let key = old.stretch(&secret).unwrap();
+            let rotated = keys.copy();
+            rotated.begin(Epoch::generate(7, &OsEntropy));
+            let new = old.refilled(&rotated, &OsEntropy).unwrap();
+            let opened = new.open(&key).unwrap();
+            assert!(opened.switch_to(7));
+            assert_eq!(opened.is_write_only(), role == Role::WriteOnly);
+            assert!(new.is_proven(&rotated) && !new.is_proven(&keys));
+            assert!(opened.is_write_only() || same(&opened, &rotated));
+        }
+    }
+
+    #[test]
+    fn only_owners_make_slots() {
+        let keys = KeyRing::generate(&OsEntropy);
+        let secret = Secret::KeyFile(Zeroizing::new(vec![1; 32]));
+        let good = slot(&keys, Role::WriteOnly, &secret, Kdf::KeyFile);
+        assert!(good.is_proven(&keys));
+        let writer = good.open(&good.stretch(&secret).unwrap()).unwrap();
+        let made = Slot::wrap(
+            &writer,
+            Role::Owner,
+            &secret,
+            Kdf::KeyFile,
+            "",
+            jiff::Timestamp::UNIX_EPOCH,
+            &OsEntropy,
+        );
+        assert_eq!(made.err(), Some(CryptoError::WriteOnly));
+        let other = slot(&KeyRing::generate(&OsEntropy), Role::Owner, &secret, Kdf::KeyFile);
+        assert!(!other.is_proven(&keys));
+        let mut raised = good.clone();
+        raised.role = Role::Owner;
+        assert!(!raised.is_proven(&keys));
     }
 
     #[test]
     fn survives_json_and_notices_changes() {
+        let keys = KeyRing::generate(&OsEntropy);
         let file = Secret::KeyFile(Zeroizing::new(vec![1; 32]));
-        let text = serde_json::to_string(&slot(&file, Kdf::KeyFile)).unwrap();
+        let text = serde_json::to_string(&slot(&keys, Role::Owner, &file, Kdf::KeyFile)).unwrap();
         let mut read: Slot = serde_json::from_str(&text).unwrap();
-        assert!(read.unwrap_master(&file).is_ok());
+        let key = read.stretch(&file).unwrap();
+        assert!(read.open(&key).is_ok() && read.is_proven(&keys));
         read.wrapped[3] ^= 1;
-        assert!(read.unwrap_master(&file).is_err());
+        assert!(read.open(&key).is_err() && !read.is_proven(&keys));
     }
 
     #[test]
     fn weak_and_monstrous_parameters_are_refused_before_work() {
+        let keys = KeyRing::generate(&OsEntropy);
         for memory_kib in [8, u32::MAX] {
-            let mut bad = slot(&password("x"), FAST);
+            let mut bad = slot(&keys, Role::Owner, &password("x"), FAST);
             bad.kdf = Kdf::Argon2id { memory_kib, passes: 1, lanes: 1 };
-            assert!(matches!(bad.unwrap_master(&password("x")), Err(CryptoError::Malformed(_))));
+            assert!(matches!(bad.stretch(&password("x")), Err(CryptoError::Malformed(_))));
         }
     }
 }

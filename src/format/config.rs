@@ -120,6 +120,7 @@ fn split(stored: &[u8]) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::crypto::epoch::Epoch;
     use crate::crypto::keys::MasterKey;
 
     pub(crate) fn sample() -> Config {
@@ -136,7 +137,8 @@ pub(crate) mod tests {
     }
 
     fn keys() -> KeyRing {
-        KeyRing::derive(&MasterKey::from_bytes([1; 32]))
+        let epoch = Epoch::from_secret(0, &[1; 32]);
+        KeyRing::new(MasterKey::from_bytes([1; 32]), vec![epoch]).unwrap()
     }
 
     #[test]

@@ -54,6 +54,9 @@ pub struct LogEntry {
     pub dead: Vec<ObjectName>,
     /// Key slots that were removed, by the names of their objects.
     pub slots_removed: Vec<String>,
+    /// Where not 0: nothing is encrypted with the keys of an epoch before this one any more, and
+    /// they were destroyed.
+    pub oldest_epoch: u32,
 }
 
 impl LogEntry {
@@ -72,7 +75,17 @@ impl LogEntry {
             condemn: Vec::new(),
             dead: Vec::new(),
             slots_removed: Vec::new(),
+            oldest_epoch: 0,
         }
+    }
+
+    /// Whether this only adds, which somebody with a write-only key may do.
+    pub fn only_adds(&self) -> bool {
+        let removes = [&self.index_remove, &self.snapshot_remove, &self.condemn, &self.dead];
+        matches!(self.kind, EntryKind::Add | EntryKind::Noop)
+            && removes.iter().all(|list| list.is_empty())
+            && self.slots_removed.is_empty()
+            && self.oldest_epoch == 0
     }
 
     /// Encodes the entry.
@@ -93,6 +106,7 @@ impl LogEntry {
         for slot in &self.slots_removed {
             encoder.counted(slot.as_bytes());
         }
+        encoder.number(self.oldest_epoch.into());
         encoder.finish()
     }
 
@@ -122,6 +136,8 @@ impl LogEntry {
             let slot = text(decoder.counted("key slot")?)?;
             entry.slots_removed.push(slot);
         }
+        entry.oldest_epoch = u32::try_from(decoder.number("oldest epoch")?)
+            .map_err(|_| FormatError::Invalid("oldest epoch"))?;
         decoder.finish()?;
         Ok(entry)
     }
@@ -170,6 +186,7 @@ mod tests {
             list.extend((0..number).map(|n| ObjectName([n as u8; 32])));
         }
         entry.slots_removed.push("abc".into());
+        entry.oldest_epoch = 77;
         assert_eq!(LogEntry::decode(&entry.encode()).unwrap(), entry);
         assert!(LogEntry::decode(&entry.encode()[1..]).is_err());
     }

@@ -305,11 +305,13 @@ pub fn whole_entry(id: ChunkKey, codec: Codec, plain_len: usize) -> BlobEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::epoch::Epoch;
     use crate::crypto::keys::MasterKey;
     use crate::entropy::OsEntropy;
 
     fn keys() -> KeyRing {
-        KeyRing::derive(&MasterKey::from_bytes([1; 32]))
+        let epoch = Epoch::from_secret(0, &[1; 32]);
+        KeyRing::new(MasterKey::from_bytes([1; 32]), vec![epoch]).unwrap()
     }
 
     fn sample(padding: Padding) -> SealedPack {

@@ -66,6 +66,20 @@ impl Index {
     }
 }
 
+impl Index {
+    /// Forgets where the log stands, so that the next change must be a whole state.
+    pub fn unpin(&self, from: Position) -> Result<(), IndexError> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if query::position(&transaction)? != Some(from) {
+            return Err(IndexError::Moved);
+        }
+        transaction.execute("DELETE FROM meta WHERE name='position'", [])?;
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
 /// Rows of the chunk table on their way in: few go straight in, many through a sorted merge.
 #[derive(Default)]
 struct ChunkRows {

@@ -112,6 +112,20 @@ impl Index {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// Packs, live and condemned, by the epoch of their keys: its number, how many, and their bytes.
+    pub fn packs_by_epoch(&self) -> Result<Vec<(u32, u64, u64)>, IndexError> {
+        let connection = self.lock();
+        let mut select = connection.prepare_cached(
+            "SELECT substr(header, 9, 4), count(*), sum(size) FROM pack
+                 WHERE name NOT IN (SELECT name FROM fate WHERE fate=2) GROUP BY 1 ORDER BY 1",
+        )?;
+        let rows = select.query_map([], |row| {
+            let epoch = u32::from_le_bytes(row.get(0)?);
+            Ok((epoch, row.get::<_, i64>(1)? as u64, row.get::<_, i64>(2)? as u64))
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// Keys of chunks that stand in several live packs, each with the number of the newest.
     pub fn repeated_keys(&self) -> Result<Vec<(ChunkKey, i64)>, IndexError> {
         let connection = self.lock();

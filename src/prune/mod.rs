@@ -119,6 +119,10 @@ pub struct PruneReport {
     pub deleted: u64,
     /// Their bytes.
     pub deleted_bytes: u64,
+    /// Snapshots whose manifests were written anew because keys were rotated.
+    pub renewed_snapshots: u64,
+    /// Epochs whose keys were destroyed: nothing is encrypted with them any more.
+    pub destroyed_epochs: Vec<u32>,
     /// The time limit came before all was done; the next prune goes on.
     pub is_cut_short: bool,
     /// What could not be done.
@@ -131,16 +135,41 @@ pub fn run(
     options: &PruneOptions,
     progress: &Progress,
 ) -> Result<PruneReport> {
+    let mut renewed = 0;
     if !options.dry_run {
+        repository.expect_owner()?;
         repository.probe_create_only()?;
+        renewed = renew_snapshots(repository)?;
     }
     let started = repository.environment().clock.now();
     for _ in 0..REPLANS {
-        if let Some(report) = attempt(repository, options, progress, started)? {
+        if let Some(mut report) = attempt(repository, options, progress, started)? {
+            report.renewed_snapshots = renewed;
+            if !options.dry_run && !report.is_cut_short {
+                report.destroyed_epochs = repository.destroy_old_keys()?;
+            }
             return Ok(report);
         }
     }
     Err(Error::Conflict("other prunes are at work all the time; try again later".into()))
+}
+
+/// Writes manifests anew that are encrypted with old keys. The old ones are garbage then.
+fn renew_snapshots(repository: &Repository) -> Result<u64> {
+    let mut attempts = 0;
+    loop {
+        repository.sync()?;
+        let mut copies = Vec::new();
+        for name in repository.snapshots_of_old_epochs()? {
+            copies.push((name, repository.load_snapshot(&name)?));
+        }
+        attempts += 1;
+        match repository.replace_snapshots(copies) {
+            // One of them was forgotten meanwhile.
+            Err(Error::Conflict(_)) if attempts < REPLANS => {}
+            other => return Ok(other?.len() as u64),
+        }
+    }
 }
 
 /// One attempt; `None` where another prune came between.

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::mark::Marker;
 use super::{PruneOptions, Unused};
+use crate::crypto::envelope::{Header, ObjectKind};
 use crate::crypto::keys::BlobKind;
 use crate::error::{Error, Result};
 use crate::format::directory::{BlobEntry, Codec};
@@ -27,6 +28,8 @@ pub struct PackUse {
     /// Bytes of blobs that are not.
     pub unused: u64,
     is_small: bool,
+    /// Encrypted with keys that are to be destroyed.
+    is_old: bool,
 }
 
 /// What is to be done.
@@ -92,6 +95,7 @@ pub fn make(
 ) -> Result<Plan> {
     let index = repository.index();
     let config = repository.config();
+    let epoch = repository.keys().current().number();
     let (mut plan, mut partial) = (Plan::default(), Vec::new());
     for (name, size) in index.packs()? {
         // Condemned packs were decided about before.
@@ -104,7 +108,10 @@ pub fn make(
             BlobKind::Data => config.data_pack_bytes,
             BlobKind::Tree => config.tree_pack_bytes,
         };
-        let pack_use = PackUse { name, size, used, unused, is_small: size < target / SMALL_PART };
+        let header = Header::parse(&pack.header, ObjectKind::Pack);
+        let is_old = header.is_ok_and(|header| header.epoch() < epoch);
+        let is_small = size < target / SMALL_PART;
+        let pack_use = PackUse { name, size, used, unused, is_small, is_old };
         match (used, unused) {
             (0, _) => plan.remove.push(pack_use),
             // It may have come after the listing.
@@ -113,7 +120,7 @@ pub fn make(
             {
                 return Err(Error::missing_object(&paths::pack(&name)));
             }
-            (_, 0) if !(options.repack_small && pack_use.is_small) => plan.keep.push(pack_use),
+            (_, 0) if !(options.repack_small && is_small || is_old) => plan.keep.push(pack_use),
             _ => partial.push(pack_use),
         }
     }
@@ -143,11 +150,14 @@ fn usage(pack: &PackDirectory, marker: &Marker<'_>, homes: &Homes) -> (u64, u64)
     (used, unused)
 }
 
-/// Chooses what to write anew: packs with the greatest part of garbage first, until what is left of
-/// it is little enough.
+/// Chooses what to write anew: packs of old keys, then packs with the greatest part of garbage
+/// first, until what is left of it is little enough.
 fn choose(plan: &mut Plan, mut partial: Vec<PackUse>, options: &PruneOptions) {
     let share = |pack: &PackUse| pack.unused as f64 / (pack.used + pack.unused).max(1) as f64;
-    partial.sort_by(|a, b| share(b).total_cmp(&share(a)).then(a.name.cmp(&b.name)));
+    partial.sort_by(|a, b| {
+        let by_share = share(b).total_cmp(&share(a));
+        b.is_old.cmp(&a.is_old).then(by_share).then(a.name.cmp(&b.name))
+    });
     let used: u64 = plan.keep.iter().chain(&partial).map(|pack| pack.used).sum();
     let allowed = match options.max_unused {
         Unused::Bytes(bytes) => bytes,
@@ -158,8 +168,9 @@ fn choose(plan: &mut Plan, mut partial: Vec<PackUse>, options: &PruneOptions) {
     let mut room = options.max_repack_bytes.unwrap_or(u64::MAX);
     let small = partial.iter().filter(|pack| pack.is_small).count();
     for pack in partial {
-        let is_worth_it =
-            left > allowed && pack.unused > 0 || options.repack_small && pack.is_small && small > 1;
+        let is_worth_it = pack.is_old
+            || left > allowed && pack.unused > 0
+            || options.repack_small && pack.is_small && small > 1;
         if is_worth_it && room >= pack.used {
             left -= pack.unused;
             room -= pack.used;

@@ -2,8 +2,9 @@
 
 use super::Repository;
 use crate::crypto::CryptoError;
-use crate::crypto::slot::{Kdf, Secret, Slot};
+use crate::crypto::slot::{Kdf, Role, Secret, Slot};
 use crate::error::{Error, Result};
+use crate::format::config::Config;
 use crate::format::log::{EntryKind, LogEntry};
 use crate::format::paths;
 use crate::id::ObjectName;
@@ -24,20 +25,40 @@ impl Repository {
     }
 
     /// Adds a slot for another secret and returns its name.
-    pub fn add_key(&self, secret: &Secret, kdf: Kdf, label: &str) -> Result<String> {
+    pub fn add_key(&self, secret: &Secret, kdf: Kdf, role: Role, label: &str) -> Result<String> {
+        self.expect_owner()?;
         let created = self.environment.clock.now();
         let entropy = &*self.environment.entropy;
-        let slot = Slot::wrap(&self.master, secret, kdf, label, created, entropy)
-            .map_err(|source| Error::damaged("new key slot", source))?;
-        let name = self.put_slot(&slot)?;
-        self.commit(&mut || Ok(LogEntry::new(EntryKind::Key)))?;
-        self.added_slots.lock().expect("no panics here").push(name.clone());
-        Ok(name)
+        loop {
+            let epochs = self.keys.epochs();
+            let slot = Slot::wrap(&self.keys, role, secret, kdf.clone(), label, created, entropy)
+                .map_err(|source| Error::damaged("new key slot", source))?;
+            let name = self.put_slot(&slot)?;
+            let mut is_behind = false;
+            let committed = self.commit(&mut || {
+                // Keys were rotated since the slot was made: it would hold the old ones alone.
+                is_behind = self.keys.epochs() != epochs;
+                if is_behind {
+                    return Err(Error::Interrupted);
+                }
+                Ok(LogEntry::new(EntryKind::Key))
+            });
+            if is_behind {
+                self.delete_slots(&[name])?;
+                continue;
+            }
+            committed?;
+            if role == Role::Owner {
+                self.added_slots.lock().expect("no panics here").push(name.clone());
+            }
+            return Ok(name);
+        }
     }
 
     /// Removes the slot whose name starts with `prefix`. One that certainly opens the repository
     /// stays, without which nobody ever could: the one it was opened with, or one added since.
     pub fn remove_key(&self, prefix: &str) -> Result<String> {
+        self.expect_owner()?;
         let slots = self.key_slots()?;
         let matching: Vec<_> =
             slots.iter().filter(|slot| slot.name.starts_with(prefix)).map(|s| &s.name).collect();
@@ -48,14 +69,18 @@ impl Repository {
             )));
         };
         let mut proven = self.added_slots.lock().expect("no panics here").clone();
-        proven.push(self.slot.clone());
+        proven.push(self.slot_in_use());
         proven.retain(|slot| slot != name);
         let mut next = 0;
         self.commit(&mut || {
             // Somebody may be removing a slot right now, or have died before its file was deleted.
             let head = self.index.position()?.map_or(0, |position| position.number);
             for number in next..=head {
-                let stored = self.read_entry(number)?;
+                let stored = match self.read_entry(number) {
+                    // From before the keys were rotated, which replaced all slots of then.
+                    Err(error) if self.is_older_than_keys(&error) => continue,
+                    other => other?,
+                };
                 let stored = stored.ok_or_else(|| Error::missing_object(&paths::log(number)))?;
                 proven.retain(|slot| !stored.entry.slots_removed.contains(slot));
             }
@@ -83,6 +108,31 @@ impl Repository {
         self.put_named(&format!("{}{name}", paths::KEYS), &text)?;
         Ok(name)
     }
+}
+
+/// Puts the slot of a recovery kit back where it was lost. It must open with the kit's secret and be of
+/// this repository.
+pub fn restore_slot(store: &dyn Store, text: &[u8], secret: &Secret) -> Result<String> {
+    let path = format!("{}{}", paths::KEYS, ObjectName::of(text).to_hex());
+    let damaged = |error| Error::damaged("the recovery kit's slot", error);
+    let slot: Slot = serde_json::from_slice(text)
+        .map_err(|_| damaged(CryptoError::Malformed("not a key slot")))?;
+    let keys = slot.stretch(secret).and_then(|key| slot.open(&key)).map_err(damaged)?;
+    let config = match store.get(paths::CONFIG) {
+        Err(StoreError::NotFound { .. }) => {
+            return Err(Error::NoRepository { location: store.location() });
+        }
+        other => other?,
+    };
+    let location = store.location();
+    Config::verify(&config, &keys)
+        .map_err(|_| Error::Conflict(format!("the recovery kit is not one of {location}")))?;
+    match store.put_new(&path, text) {
+        Ok(()) => {}
+        Err(StoreError::AlreadyExists { .. }) if store.get(&path)? == text => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(path[paths::KEYS.len()..].to_owned())
 }
 
 /// The slots of a store. What has not the name of an object is none of ours.

@@ -6,28 +6,18 @@
 use std::collections::HashMap;
 
 use super::Repository;
-use crate::crypto::envelope::{self, ObjectKind};
+use super::entry::StoredEntry;
 use crate::error::{Error, Result};
 use crate::format::FormatError;
 use crate::format::log::{EntryKind, LogEntry};
 use crate::format::paths;
 use crate::id::ObjectName;
 use crate::index::{Change, Fetched, IndexError, Position};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 /// A whole state is written after this many entries, so that opening without a local index reads
 /// few of them.
 const STATE_EVERY: u64 = 128;
-/// How often the reply to a commit is asked for again before giving up.
-const SETTLE_ATTEMPTS: usize = 6;
-
-/// A log entry as it stands in the store.
-pub struct StoredEntry {
-    /// Its place.
-    pub position: Position,
-    /// What it says.
-    pub entry: LogEntry,
-}
 
 impl Repository {
     /// Reads the log up to its head and applies what is new to the index.
@@ -40,6 +30,18 @@ impl Repository {
                 Some(position) => self.follow(position),
             };
             match next {
+                Err(error)
+                    if self.is_older_than_keys(&error)
+                        && let Some(position) = from =>
+                {
+                    // What follows was written under keys that were destroyed since: begin again at
+                    // the newest whole state.
+                    self.expect_entry(position)?;
+                    self.index.unpin(position)?;
+                }
+                Err(error) if let Some(epoch) = error.unknown_epoch() => {
+                    return Err(Error::LeftOut { location: self.store.location(), epoch });
+                }
                 Err(Error::Index(IndexError::Moved)) => {}
                 other => return other,
             }
@@ -71,21 +73,6 @@ impl Repository {
         Ok(numbers)
     }
 
-    /// The entry at `number`, or `None` past the head.
-    pub fn read_entry(&self, number: u64) -> Result<Option<StoredEntry>> {
-        let path = paths::log(number);
-        let stored = match self.store.get(&path) {
-            Ok(stored) => stored,
-            Err(StoreError::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let plain = envelope::open(&self.keys, ObjectKind::Log, &number.to_le_bytes(), &stored)
-            .map_err(|error| Error::damaged(&path, error))?;
-        let entry = LogEntry::decode(&plain).map_err(|error| Error::damaged(&path, error))?;
-        let hash = *blake3::hash(&stored).as_bytes();
-        Ok(Some(StoredEntry { position: Position { number, hash }, entry }))
-    }
-
     /// Changes the state of the repository. `propose` makes the entry from the index, which stands
     /// at the head of the log when it is called; it is called again whenever another writer was
     /// faster, and must check each time that its change still holds.
@@ -100,7 +87,7 @@ impl Repository {
             entry.time_ns = self.environment.clock.now().as_nanosecond() as i64;
             entry.author.clone_from(&self.environment.author);
             let number = head.number + 1;
-            let stored = self.seal_entry(number, &entry);
+            let stored = self.seal_entry(&self.keys, number, &entry);
             if self.put_entry(number, &stored)? {
                 let position = Position { number, hash: *blake3::hash(&stored).as_bytes() };
                 // The change is made. Should the index fail now, it catches up at the next sync.
@@ -116,60 +103,11 @@ impl Repository {
     pub(super) fn put_first_entry(&self, mut entry: LogEntry) -> Result<()> {
         entry.time_ns = self.environment.clock.now().as_nanosecond() as i64;
         entry.author.clone_from(&self.environment.author);
-        let stored = self.seal_entry(0, &entry);
+        let stored = self.seal_entry(&self.keys, 0, &entry);
         if self.put_entry(0, &stored)? {
             return Ok(());
         }
         Err(Error::NotEmpty { location: self.store.location() })
-    }
-
-    fn seal_entry(&self, number: u64, entry: &LogEntry) -> Vec<u8> {
-        let context = number.to_le_bytes();
-        let entropy = &*self.environment.entropy;
-        envelope::seal(&self.keys, entropy, ObjectKind::Log, &context, &entry.encode())
-    }
-
-    /// Tries to take slot `number`. `true`: these bytes are in it. `false`: somebody else's are.
-    fn put_entry(&self, number: u64, stored: &[u8]) -> Result<bool> {
-        let path = paths::log(number);
-        let mut unsettled = None;
-        for _ in 0..SETTLE_ATTEMPTS {
-            // Putting again, not reading, settles an unknown outcome: where the entry is there, the
-            // store makes sure that it is durable before it says so.
-            let error = match self.store.put_new(&path, stored) {
-                Ok(()) => return Ok(true),
-                // This may be an earlier attempt of our own: look whose it is.
-                Err(StoreError::AlreadyExists { .. }) => match self.store.get(&path) {
-                    Ok(found) => return Ok(found == stored),
-                    Err(error) => error,
-                },
-                Err(error @ StoreError::Unknown { .. }) => error,
-                // A failure that is certain, but what came before it may have got through.
-                Err(error) if unsettled.is_none() => return Err(error.into()),
-                Err(error) => error,
-            };
-            unsettled = Some(error);
-        }
-        let last = unsettled.expect("every attempt but a settled one leaves an error");
-        self.give_up(number, stored, last)
-    }
-
-    /// The outcome of a commit stays unknown. Before an error may say that nothing was committed,
-    /// the slot must be taken by something else, or the lost request could still land.
-    fn give_up(&self, number: u64, stored: &[u8], last: StoreError) -> Result<bool> {
-        let path = paths::log(number);
-        let mut noop = LogEntry::new(EntryKind::Noop);
-        noop.previous = self.index.position()?.map_or([0; 32], |position| position.hash);
-        let put = self.store.put_new(&path, &self.seal_entry(number, &noop));
-        match (put, self.store.get(&path)) {
-            // Only a store that answers so vouches for what is there.
-            (Err(StoreError::AlreadyExists { .. }), Ok(found)) => Ok(found == stored),
-            (Ok(()), Ok(found)) if found != stored => Err(last.into()),
-            _ => Err(Error::Conflict(format!(
-                "the store does not answer as it should: whether {path} was committed is not known ({last}); \
-                 'restow snapshots' will tell once it answers again"
-            ))),
-        }
     }
 
     /// Loads the state from nothing: the newest whole state in the log and what follows it.
@@ -206,13 +144,14 @@ impl Repository {
 
     /// Fails where the log does not hold this entry any more.
     pub(super) fn expect_entry(&self, position: Position) -> Result<()> {
-        let pinned = self.read_entry(position.number)?;
         let path = paths::log(position.number);
         let rolled_back =
             |detail: String| Error::RolledBack { location: self.store.location(), detail };
-        match pinned {
+        match self.entry_hash(position.number)? {
             None => Err(rolled_back(format!("{path} was there before and is gone"))),
-            Some(stored) if stored.position != position => {
+            Some(hash) if hash != position.hash => {
+                // Damage is not a rollback.
+                self.read_entry(position.number)?;
                 Err(rolled_back(format!("{path} is not the entry that was there before")))
             }
             Some(_) => Ok(()),
@@ -271,7 +210,7 @@ impl Repository {
     }
 
     /// Applies one entry, without the objects of which `is_gone` knows that they are removed later.
-    fn apply(
+    pub(super) fn apply(
         &self,
         from: Option<Position>,
         to: Position,
@@ -302,7 +241,9 @@ impl Repository {
             condemn: &entry.condemn,
             dead: &entry.dead,
         };
-        self.apply_change(from, change)
+        self.apply_change(from, change)?;
+        self.keys.forget_before(entry.oldest_epoch);
+        Ok(())
     }
 
     /// Moves the index. Errors of the repository that it passes on come out as they went in.
@@ -346,14 +287,14 @@ impl Repository {
         entry.time_ns = self.environment.clock.now().as_nanosecond() as i64;
         entry.author.clone_from(&self.environment.author);
         let number = head.number + 1;
-        let stored = self.seal_entry(number, &entry);
+        let stored = self.seal_entry(&self.keys, number, &entry);
         if let Ok(true) = self.put_entry(number, &stored) {
             let position = Position { number, hash: *blake3::hash(&stored).as_bytes() };
             let _ = self.apply(Some(head), position, &entry, &|_| false);
         }
     }
 
-    fn whole_state(&self) -> Result<LogEntry> {
+    pub(super) fn whole_state(&self) -> Result<LogEntry> {
         let mut entry = LogEntry::new(EntryKind::State);
         entry.index_add = self.index.index_names()?;
         entry.snapshot_add = self.index.snapshot_names()?;

@@ -5,6 +5,7 @@
 //! back up, forget or delete: that is for the layers above.
 
 mod closure;
+mod entry;
 pub mod keys;
 mod log;
 mod objects;
@@ -12,6 +13,7 @@ mod open;
 mod pending;
 pub mod reader;
 pub mod recipes;
+pub mod rotation;
 mod salvage;
 pub mod snapshots;
 pub mod trees;
@@ -21,7 +23,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use crate::clock::{Clock, SystemClock};
-use crate::crypto::keys::{KeyRing, MasterKey};
+use crate::crypto::keys::KeyRing;
+use crate::crypto::slot::SlotKey;
 use crate::entropy::{Entropy, OsEntropy};
 use crate::error::Error;
 use crate::format::config::Config;
@@ -55,11 +58,12 @@ pub struct Repository {
     store: Arc<dyn Store>,
     environment: Environment,
     config: Config,
-    master: MasterKey,
     keys: KeyRing,
     index: Index,
     /// Name of the key slot it was opened with.
-    slot: String,
+    slot: Mutex<String>,
+    /// Opens that slot again when its keys were replaced.
+    slot_key: SlotKey,
     /// Names of the slots added since.
     added_slots: Mutex<Vec<String>>,
     /// What could not be read, where only the readable part was opened.
@@ -73,8 +77,8 @@ impl Repository {
     }
 
     /// Name of the key slot that it was opened with.
-    pub fn slot_in_use(&self) -> &str {
-        &self.slot
+    pub fn slot_in_use(&self) -> String {
+        self.slot.lock().expect("no panics here").clone()
     }
 
     /// Its keys.

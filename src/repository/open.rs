@@ -3,23 +3,25 @@
 use std::sync::{Arc, Mutex};
 
 use super::keys::{NamedSlot, read_slots};
-use super::{Environment, Repository};
+use super::{Environment, Repository, rotation};
 use crate::chunker::Profile;
 use crate::crypto::CryptoError;
-use crate::crypto::keys::{KeyRing, MasterKey};
-use crate::crypto::slot::{Kdf, Secret, Slot};
+use crate::crypto::keys::KeyRing;
+use crate::crypto::slot::{Kdf, Role, Secret, Slot, SlotKey};
 use crate::entropy::random;
 use crate::error::{Error, Result};
 use crate::format::config::{Config, FORMAT_VERSION};
 use crate::format::log::{EntryKind, LogEntry};
 use crate::format::pack::Padding;
 use crate::format::paths;
-use crate::id::RepositoryId;
+use crate::id::{ObjectName, RepositoryId};
 use crate::index::Index;
-use crate::store::{Store, StoreError};
+use crate::store::{ObjectInfo, Store, StoreError};
 
 /// Start of the name of the object that `init` tries the store with.
 const PROBE: &str = "tmp-probe-";
+/// How often slots that change while they are read are read again.
+const UNLOCK_ATTEMPTS: usize = 5;
 
 /// Parameters of a new repository.
 #[derive(Debug, Clone)]
@@ -63,15 +65,16 @@ impl Repository {
     ) -> Result<Self> {
         refuse_occupied(&*store)?;
         let entropy = &*environment.entropy;
-        let master = MasterKey::generate(entropy);
-        let keys = KeyRing::derive(&master);
+        let keys = KeyRing::generate(entropy);
         let created = environment.clock.now();
         let kdf = match secret {
             Secret::Password(_) => options.kdf.clone(),
             Secret::KeyFile(_) => Kdf::KeyFile,
         };
-        let slot = Slot::wrap(&master, secret, kdf, &options.label, created, entropy)
-            .map_err(|source| Error::damaged("new key slot", source))?;
+        let new_slot = |source| Error::damaged("new key slot", source);
+        let slot = Slot::wrap(&keys, Role::Owner, secret, kdf, &options.label, created, entropy)
+            .map_err(new_slot)?;
+        let slot_key = slot.stretch(secret).map_err(new_slot)?;
         let config = Config {
             version: FORMAT_VERSION,
             id: RepositoryId(random(entropy)),
@@ -88,15 +91,15 @@ impl Repository {
             store,
             environment,
             config,
-            master,
             keys,
             index,
-            slot: String::new(),
+            slot: Mutex::default(),
+            slot_key,
             damage: None,
             added_slots: Mutex::default(),
         };
         repository.put_first_entry(LogEntry::new(EntryKind::State))?;
-        repository.slot = repository.put_slot(&slot)?;
+        repository.slot = Mutex::new(repository.put_slot(&slot)?);
         let stored = repository.config.encode(&repository.keys);
         repository.store.put_new(paths::CONFIG, &stored).map_err(|error| match error {
             StoreError::AlreadyExists { .. } => {
@@ -133,17 +136,16 @@ impl Repository {
             Err(error) => return Err(error.into()),
         };
         let config = Config::parse(&stored).map_err(|source| Error::Config { location, source })?;
-        let (slot, master) = unlock(&*store, secret, &stored)?;
-        let keys = KeyRing::derive(&master);
+        let Unlocked { name, slot_key, keys } = unlock(&*store, secret, &stored)?;
         let index = open_index(&environment, config.id)?;
         Ok(Self {
             store,
             environment,
             config,
-            master,
             keys,
             index,
-            slot,
+            slot: Mutex::new(name),
+            slot_key,
             damage: None,
             added_slots: Mutex::default(),
         })
@@ -165,14 +167,49 @@ impl Repository {
     }
 }
 
+/// A slot that was opened.
+struct Unlocked {
+    name: String,
+    slot_key: SlotKey,
+    keys: KeyRing,
+}
+
 /// Finds the slot that `secret` opens and whose key the configuration was sealed with: a slot of
-/// another repository may stand beside it.
-fn unlock(store: &dyn Store, secret: &Secret, config: &[u8]) -> Result<(String, MasterKey)> {
-    let slots = read_slots(store)?;
+/// another repository may stand beside it, and what a rotation leaves that was interrupted.
+fn unlock(store: &dyn Store, secret: &Secret, config: &[u8]) -> Result<Unlocked> {
+    for _ in 0..UNLOCK_ATTEMPTS {
+        let slots = read_slots(store)?;
+        let names: Vec<String> = slots.iter().map(|slot| slot.name.clone()).collect();
+        let error = match unlock_one(store, secret, config, slots) {
+            Err(error) => error,
+            unlocked => return unlocked,
+        };
+        // A rotation replaces all slots: it may have been at work between listing and reading.
+        let now = store.list(paths::KEYS)?;
+        let is_same = |name: &String| now.iter().any(|object| object.path.ends_with(name));
+        if names.iter().all(is_same) && slot_count(&now) == names.len() {
+            return Err(error);
+        }
+    }
+    Err(Error::Conflict("key slots change all the time; try again later".into()))
+}
+
+fn slot_count(listed: &[ObjectInfo]) -> usize {
+    let is_slot =
+        |object: &&ObjectInfo| ObjectName::from_hex(&object.path[paths::KEYS.len()..]).is_ok();
+    listed.iter().filter(is_slot).count()
+}
+
+fn unlock_one(
+    store: &dyn Store,
+    secret: &Secret,
+    config: &[u8],
+    slots: Vec<NamedSlot>,
+) -> Result<Unlocked> {
     if slots.is_empty() {
         return Err(Error::missing_object("every key slot (keys/)"));
     }
-    let mut damaged = None;
+    let (mut damaged, mut unlocked) = (None, None);
     for NamedSlot { name, slot } in slots {
         let slot = match slot {
             Ok(slot) => slot,
@@ -181,19 +218,56 @@ fn unlock(store: &dyn Store, secret: &Secret, config: &[u8]) -> Result<(String, 
                 continue;
             }
         };
-        if !slot.takes(secret) {
-            continue;
-        }
-        match slot.unwrap_master(secret) {
-            Ok(master) => match Config::verify(config, &KeyRing::derive(&master)) {
-                Ok(_) => return Ok((name, master)),
+        match open_slot(&slot, secret, unlocked.as_ref()) {
+            Ok(None) => {}
+            Ok(Some((slot_key, keys))) => match Config::verify(config, &keys) {
+                Ok(()) => {
+                    rotation::settle(store, &keys)?;
+                    unlocked = Some(newest(unlocked, Unlocked { name, slot_key, keys }));
+                }
                 Err(source) => damaged = Some(Error::damaged(paths::CONFIG, source)),
             },
-            Err(CryptoError::NotAuthentic) => {}
             Err(error) => damaged = Some(Error::damaged(format!("{}{name}", paths::KEYS), error)),
         }
     }
-    Err(damaged.unwrap_or(Error::WrongSecret { location: store.location() }))
+    let error = || damaged.unwrap_or(Error::WrongSecret { location: store.location() });
+    unlocked.ok_or_else(error)
+}
+
+/// The keys in a slot, where it is this secret's. Stretching is slow and not done twice for slots
+/// that differ in their keys alone.
+fn open_slot(
+    slot: &Slot,
+    secret: &Secret,
+    other: Option<&Unlocked>,
+) -> Result<Option<(SlotKey, KeyRing)>, CryptoError> {
+    if !slot.takes(secret) {
+        return Ok(None);
+    }
+    let slot_key = match other {
+        Some(other) if slot.fits(&other.slot_key) => Ok(other.slot_key.clone()),
+        _ => slot.stretch(secret),
+    };
+    match slot_key {
+        Ok(slot_key) => {
+            let keys = slot.open(&slot_key)?;
+            Ok(Some((slot_key, keys)))
+        }
+        Err(CryptoError::NotAuthentic) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Of two slots for one secret the one with newer keys.
+fn newest(one: Option<Unlocked>, other: Unlocked) -> Unlocked {
+    let Some(one) = one else { return other };
+    let is_newer = other.keys.current().number() > one.keys.current().number();
+    let (new, old) = if is_newer { (other, one) } else { (one, other) };
+    // Owners may hold a write-only slot with the same secret: never the lesser keys.
+    if new.keys.is_write_only() && !old.keys.is_write_only() {
+        return old;
+    }
+    new
 }
 
 fn open_index(environment: &Environment, id: RepositoryId) -> Result<Index> {

@@ -2,9 +2,11 @@
 
 use super::Repository;
 use crate::error::{Error, Result};
+use crate::format::log::{EntryKind, LogEntry};
 use crate::format::name::Name;
 use crate::format::snapshot::Snapshot;
 use crate::id::ObjectName;
+use crate::index::Fate;
 
 /// A snapshot and its name.
 #[derive(Debug, Clone)]
@@ -82,5 +84,46 @@ impl Repository {
                 matches: matching.iter().map(|m| m.name.short()).collect::<Vec<_>>().join(", "),
             }),
         }
+    }
+
+    /// Puts changed copies in the place of live snapshots, in one entry of the log. Returns old and
+    /// new names.
+    pub fn replace_snapshots(
+        &self,
+        copies: Vec<(ObjectName, Snapshot)>,
+    ) -> Result<Vec<(ObjectName, ObjectName)>> {
+        let mut replaced = Vec::new();
+        for (old, mut copy) in copies {
+            copy.original = copy.original.or(Some(old));
+            let (new, _) = self.put_snapshot(&copy)?;
+            replaced.push((old, new));
+        }
+        if replaced.is_empty() {
+            return Ok(replaced);
+        }
+        self.commit(&mut || {
+            let live = self.index().snapshot_names()?;
+            if let Some((gone, _)) = replaced.iter().find(|(old, _)| !live.contains(old)) {
+                let text = format!("snapshot {} was forgotten meanwhile", gone.short());
+                return Err(Error::Conflict(text));
+            }
+            let mut entry = LogEntry::new(EntryKind::Forget);
+            entry.snapshot_remove = replaced.iter().map(|(old, _)| *old).collect();
+            for (_, new) in &replaced {
+                // A prune may have taken the copy for left behind.
+                match self.index().fate(new) {
+                    None => {}
+                    Some(Fate::Condemned) => entry.rescue.push(*new),
+                    Some(Fate::Dead) => {
+                        let text =
+                            format!("{} was removed by a prune meanwhile; try again", new.short());
+                        return Err(Error::Conflict(text));
+                    }
+                }
+            }
+            entry.snapshot_add = replaced.iter().map(|(_, new)| *new).collect();
+            Ok(entry)
+        })?;
+        Ok(replaced)
     }
 }

@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::Repository;
 use super::closure::Walk;
 use super::pending::{LeftBehind, PendingPacks};
+use crate::crypto::envelope::{Header, ObjectKind};
 use crate::crypto::keys::BlobKind;
 use crate::error::{Error, Result};
 use crate::format::index::IndexedPack;
@@ -289,6 +290,7 @@ impl<'a> BlobWriter<'a> {
         if stored.packs.is_empty() && snapshot.is_none() {
             return Ok(None);
         }
+        let epoch = repository.keys().current().number();
         let mut add = LogEntry::new(EntryKind::Add);
         if !stored.packs.is_empty() {
             let (name, size) = repository.put_index(&stored.packs)?;
@@ -308,6 +310,7 @@ impl<'a> BlobWriter<'a> {
             if must_split {
                 return Err(Error::Interrupted);
             }
+            self.expect_keys(&stored.packs, epoch)?;
             self.revalidate(add.clone(), &stored.packs, snapshot)
         });
         if must_split {
@@ -325,6 +328,22 @@ impl<'a> BlobWriter<'a> {
         drop(claimed);
         stored.forget_packs();
         Ok(snapshot_name)
+    }
+
+    /// What is to be committed must be readable: the keys it was encrypted with may have been
+    /// destroyed since.
+    fn expect_keys(&self, packs: &[IndexedPack], epoch: u32) -> Result<()> {
+        let keys = self.repository.keys();
+        let of_pack = |pack: &IndexedPack| {
+            Header::parse(&pack.header, ObjectKind::Pack).map_or(epoch, |header| header.epoch())
+        };
+        if packs.iter().map(of_pack).chain([epoch]).all(|epoch| keys.epoch(epoch).is_some()) {
+            return Ok(());
+        }
+        Err(Error::Conflict(
+            "the keys that this backup began with were destroyed by a rotation; run it again"
+                .into(),
+        ))
     }
 
     /// Whether packs are condemned, or died since this writer began to rely on the index.

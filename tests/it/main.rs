@@ -9,6 +9,7 @@ mod damage;
 mod delta;
 mod engine;
 mod files;
+mod keys;
 mod model;
 mod mount;
 mod postgres;

@@ -28,7 +28,7 @@ fn at_once() -> PruneOptions {
     PruneOptions { grace: Duration::ZERO, max_unused: Unused::Bytes(0), ..Default::default() }
 }
 
-fn prune(repository: &Repository) -> Result<PruneReport> {
+pub fn prune(repository: &Repository) -> Result<PruneReport> {
     run(repository, &at_once(), &Progress::default())
 }
 
@@ -42,13 +42,13 @@ fn forget_some(repository: &Repository, chosen: &[ObjectName]) -> Result<Vec<Obj
 }
 
 /// Nothing is damaged, and everything in the store is referred to.
-fn assert_clean(repository: &Repository) {
+pub fn assert_clean(repository: &Repository) {
     let report = check(repository, ReadData::All, &Progress::default()).unwrap();
     assert!(report.problems.is_empty(), "{:?}", report.problems);
     assert_eq!(report.orphans, 0);
 }
 
-fn assert_sound(repository: &Repository) {
+pub fn assert_sound(repository: &Repository) {
     let report = check(repository, ReadData::All, &Progress::default()).unwrap();
     assert!(report.problems.is_empty(), "{:?}", report.problems);
 }
@@ -247,12 +247,12 @@ impl Store for Interloper {
     }
 }
 
-type Prepared = (Arc<MemoryStore>, Vec<Vec<u8>>);
+pub type Prepared = (Arc<MemoryStore>, Vec<Vec<u8>>);
 
 /// Runs `actor` with `other` coming between before every operation of it in turn. Every snapshot
 /// that is live afterwards is one of those expected and whole, and a last prune leaves nothing that
 /// is not needed. Returns how often `actor` had to give up.
-fn meet(
+pub fn meet(
     prepare: &dyn Fn() -> Prepared,
     actor: fn(&Repository, &[Vec<u8>]) -> Result<()>,
     other: fn(&Repository, &[Vec<u8>]),
@@ -281,7 +281,12 @@ fn meet(
         prune(&repository).unwrap();
         prune(&repository).unwrap();
         assert_clean(&repository);
-        assert_eq!(contents(&repository).unwrap(), held);
+        // A rotation of keys changes the names of snapshots.
+        let mut after: Vec<_> = contents(&repository).unwrap().into_values().collect();
+        let mut held: Vec<_> = held.into_values().collect();
+        after.sort();
+        held.sort();
+        assert!(after == held, "operation {at}: snapshots differ after a prune");
         if was_alone {
             return given_up;
         }
@@ -290,7 +295,7 @@ fn meet(
 }
 
 /// Three days of which the first two are forgotten.
-fn mostly_garbage() -> Prepared {
+pub fn mostly_garbage() -> Prepared {
     let (store, days) = prepared();
     let repository = open(store.clone()).unwrap();
     forget_some(&repository, &names(&repository)[..2]).unwrap();

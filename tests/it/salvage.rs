@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use restow::check::{ReadData, run as check};
-use restow::crypto::slot::{Kdf, Secret};
+use restow::crypto::slot::{Kdf, Role, Secret};
 use restow::error::{Error, ErrorKind, Result};
 use restow::progress::Progress;
 use restow::repository::Repository;
@@ -81,7 +81,7 @@ fn nothing_is_written_to_what_was_salvaged() {
     let (store, _) = prepared();
     let repository = salvage(store.clone()).unwrap();
     let before = store.objects().len();
-    let error = repository.add_key(&secret(), Kdf::KeyFile, "").unwrap_err();
+    let error = repository.add_key(&secret(), Kdf::KeyFile, Role::Owner, "").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     let error = back_up(&repository, b"more").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
@@ -203,10 +203,10 @@ fn what_an_interrupted_init_left_is_told_apart_from_other_files() {
 fn a_key_slot_that_opens_the_repository_stays() {
     let store = Arc::new(MemoryStore::new());
     let repository = init(store.clone()).unwrap();
-    let first = repository.slot_in_use().to_owned();
+    let first = repository.slot_in_use();
     assert_eq!(repository.remove_key(&first).unwrap_err().kind(), ErrorKind::Conflict);
     let other = Secret::KeyFile(vec![9; 32].into());
-    let second = repository.add_key(&other, Kdf::KeyFile, "two").unwrap();
+    let second = repository.add_key(&other, Kdf::KeyFile, Role::Owner, "two").unwrap();
     let open_second = || {
         let environment = environment(Arc::new(restow::entropy::OsEntropy));
         Repository::open(store.clone(), &other, environment).unwrap()
@@ -230,14 +230,14 @@ fn a_slot_whose_removal_was_not_finished_does_not_count() {
     let store = Arc::new(MemoryStore::new());
     let repository = init(store.clone()).unwrap();
     let other = Secret::KeyFile(vec![9; 32].into());
-    let second = repository.add_key(&other, Kdf::KeyFile, "two").unwrap();
+    let second = repository.add_key(&other, Kdf::KeyFile, Role::Owner, "two").unwrap();
     let left = store.get(&format!("keys/{second}")).unwrap();
     repository.remove_key(&second).unwrap();
     // The one who removed it died before the file was deleted; somebody opens with it.
     store.put_new(&format!("keys/{second}"), &left).unwrap();
     let environment = environment(Arc::new(restow::entropy::OsEntropy));
     let by_second = Repository::open(store.clone(), &other, environment).unwrap();
-    let error = by_second.remove_key(repository.slot_in_use()).unwrap_err();
+    let error = by_second.remove_key(&repository.slot_in_use()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     store.put_new("keys/notes.txt", b"not a slot").unwrap();
     assert_eq!(by_second.key_slots().unwrap().len(), 2);

@@ -132,6 +132,15 @@ fn print(global: &Global, report: &PruneReport, dry_run: bool) -> Result<()> {
             report.condemned
         ))?;
     }
+    if report.renewed_snapshots > 0 {
+        output::line(format!(
+            "wrote the manifests of {} snapshots anew: their ids changed",
+            report.renewed_snapshots
+        ))?;
+    }
+    for epoch in &report.destroyed_epochs {
+        output::line(format!("destroyed the keys of epoch {epoch}"))?;
+    }
     if report.is_cut_short {
         output::line("the time limit came before the end; the next prune goes on")?;
     }
