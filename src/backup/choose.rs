@@ -18,7 +18,10 @@ pub fn newest_of_host(
         return Ok(Vec::new());
     }
     let filter = Filter { hosts: vec![options.host.clone()], ..Filter::default() };
-    repository.snapshots(&filter)
+    let mut found = repository.snapshots(&filter)?;
+    // A write-only key can claim to be any host: what it says is unchanged may be anything.
+    found.retain(|named| !named.snapshot.sealed);
+    Ok(found)
 }
 
 /// The newest snapshot of the same paths, else the newest with any.

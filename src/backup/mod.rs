@@ -152,6 +152,7 @@ pub fn run(repository: &Repository, options: BackupOptions, progress: &Progress)
             .next(),
         original: None,
         held: false,
+        sealed: false,
         streams: Vec::new(),
         paths: options.files.iter().flat_map(FilesSource::names).collect(),
         tree: None,

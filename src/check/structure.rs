@@ -101,7 +101,7 @@ pub fn indexes(repository: &Repository, findings: &mut Findings) -> Result<()> {
         }
         let path = paths::index(&name);
         let packs = match repository.load_index(&name) {
-            Ok(packs) => packs,
+            Ok(object) => object.packs,
             Err(error) if error.is_object_damage() => {
                 findings.add(&path, source_text(&error));
                 continue;

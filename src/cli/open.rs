@@ -59,6 +59,11 @@ pub struct Global {
 impl Global {
     /// Opens the repository for commands that change it.
     pub fn open(&self) -> Result<Repository> {
+        expect_owner(self.open_to_add()?)
+    }
+
+    /// Opens the repository for backups, for which a write-only key will do.
+    pub fn open_to_add(&self) -> Result<Repository> {
         let store = Arc::new(self.store()?);
         let secret = self.secret_for(&*store)?;
         Ok(Repository::open(store, &secret, self.environment()?)?)
@@ -77,7 +82,7 @@ impl Global {
                 eprintln!("warning: going on with what can be read of this repository");
                 Ok(repository)
             }
-            other => Ok(other?),
+            other => expect_owner(other?),
         }
     }
 
@@ -157,6 +162,13 @@ impl Global {
         }
         ask_password("password", is_new)
     }
+}
+
+fn expect_owner(repository: Repository) -> Result<Repository> {
+    if repository.is_write_only() {
+        return Err(Error::Conflict("this is a write-only key: it can only add backups".into()).into());
+    }
+    Ok(repository)
 }
 
 /// A key file's content, or the secret in a recovery kit.

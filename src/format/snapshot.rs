@@ -37,6 +37,9 @@ pub struct Snapshot {
     /// It may not be forgotten until it is released.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
+    /// A write-only key made it: nobody vouches for what it says of host, paths and content.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sealed: bool,
     /// The streams, by name.
     #[serde(default)]
     pub streams: Vec<StreamEntry>,

@@ -2,9 +2,9 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::{Change, Fate, Fates, Index, IndexError, Position, query};
+use super::{Change, Fate, Fates, Index, IndexError, IndexObject, Position, query};
+use crate::crypto::envelope::{HEADER_LEN, Header, ObjectKind};
 use crate::format::directory;
-use crate::format::index::IndexedPack;
 use crate::id::ObjectName;
 
 /// From this many new chunks on, rows are sorted before they go into the B-tree: pages are then
@@ -23,18 +23,23 @@ impl Index {
         if change.replace {
             transaction.execute_batch(
                 "DELETE FROM idx; DELETE FROM pack; DELETE FROM fate; DELETE FROM chunk;
-                 DELETE FROM snapshot;",
+                 DELETE FROM snapshot; DELETE FROM sealed;",
             )?;
         }
         let mut rows = ChunkRows::default();
         for fetched in change.index_add {
-            let (name, packs) = fetched.map_err(IndexError::Fetch)?;
-            add_index(&transaction, &name, &packs, &mut rows)?;
+            let (name, object) = fetched.map_err(IndexError::Fetch)?;
+            add_index(&transaction, &name, &object, &mut rows)?;
         }
         rows.flush(&transaction)?;
         rows.merge(&transaction)?;
-        for name in change.index_remove {
-            remove_index(&transaction, name)?;
+        if self.is_write_only {
+            // A prune by an owner names these packs in an idx object that cannot be read here.
+            remove_packs(&transaction, change.dead)?;
+        } else {
+            for name in change.index_remove {
+                remove_index(&transaction, name)?;
+            }
         }
         for fetched in change.snapshot_add {
             let (name, snapshot) = fetched.map_err(IndexError::Fetch)?;
@@ -57,8 +62,10 @@ impl Index {
         set_position(&transaction, change.position)?;
         let known = query::fates(&transaction)?;
         let none_indexed = query::none_indexed(&transaction)?;
+        let sealed = query::sealed(&transaction)?;
         transaction.commit()?;
-        *self.lock_fates() = Fates { position: Some(change.position), known, none_indexed };
+        *self.lock_fates() =
+            Fates { position: Some(change.position), known, none_indexed, sealed };
         if change.replace || !change.index_remove.is_empty() {
             self.directories.lock().expect("no thread panics with the cache in hand").clear();
         }
@@ -142,7 +149,7 @@ impl ChunkRows {
 fn add_index(
     transaction: &Transaction,
     name: &ObjectName,
-    packs: &[IndexedPack],
+    object: &IndexObject,
     rows: &mut ChunkRows,
 ) -> Result<(), IndexError> {
     let added = transaction
@@ -152,12 +159,23 @@ fn add_index(
         return Ok(());
     }
     let index_number = transaction.last_insert_rowid();
-    for pack in packs {
-        let known: Option<i64> = transaction
-            .prepare_cached("SELECT number FROM pack WHERE name=?1")?
-            .query_row([pack.name.as_bytes()], |row| row.get(0))
+    for pack in &object.packs {
+        let is_sealed = Header::parse(&pack.header, ObjectKind::Pack).is_ok_and(|h| h.is_sealed());
+        if object.is_sealed && !is_sealed {
+            // Not a pack that a write-only key made.
+            continue;
+        }
+        let known: Option<(i64, [u8; HEADER_LEN])> = transaction
+            .prepare_cached("SELECT number, header FROM pack WHERE name=?1")?
+            .query_row([pack.name.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
-        if let Some(number) = known {
+        if known.is_some() && object.is_sealed {
+            // Whoever spoke of a pack first is believed; an owner is in any case.
+            continue;
+        }
+        if known.is_some_and(|(_, header)| header != pack.header) {
+            remove_packs(transaction, &[pack.name])?;
+        } else if let Some((number, _)) = known {
             // An index rewrite: the pack moves to the new idx object, its chunks stay.
             transaction
                 .prepare_cached("UPDATE pack SET idx=?2 WHERE number=?1")?
@@ -179,6 +197,9 @@ fn add_index(
                 directory
             ])?;
         let number = transaction.last_insert_rowid();
+        if is_sealed {
+            transaction.prepare_cached("INSERT INTO sealed VALUES(?1)")?.execute([number])?;
+        }
         for (ordinal, entry) in pack.entries.iter().enumerate() {
             rows.push(transaction, (entry.id.0, number, ordinal as u32))?;
         }
@@ -196,8 +217,32 @@ fn remove_index(transaction: &Transaction, name: &ObjectName) -> Result<(), Inde
         "DELETE FROM chunk WHERE pack IN (SELECT number FROM pack WHERE idx=?1)",
         [number],
     )?;
+    transaction.execute(
+        "DELETE FROM sealed WHERE pack IN (SELECT number FROM pack WHERE idx=?1)",
+        [number],
+    )?;
     transaction.execute("DELETE FROM pack WHERE idx=?1", [number])?;
     transaction.execute("DELETE FROM idx WHERE number=?1", [number])?;
+    Ok(())
+}
+
+/// Packs leave the index with all their chunks.
+fn remove_packs(transaction: &Transaction, names: &[ObjectName]) -> Result<(), IndexError> {
+    for name in names {
+        let known: Option<(i64, Vec<u8>)> = transaction
+            .prepare_cached("SELECT number, directory FROM pack WHERE name=?1")?
+            .query_row([name.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let Some((number, directory)) = known else { continue };
+        let entries = directory::decode(&directory).map_err(|_| IndexError::Damaged("directory"))?;
+        let mut delete =
+            transaction.prepare_cached("DELETE FROM chunk WHERE key=?1 AND pack=?2")?;
+        for entry in entries {
+            delete.execute(params![entry.id.0, number])?;
+        }
+        transaction.execute("DELETE FROM pack WHERE number=?1", [number])?;
+        transaction.execute("DELETE FROM sealed WHERE pack=?1", [number])?;
+    }
     Ok(())
 }
 

@@ -9,7 +9,7 @@ mod apply;
 mod query;
 mod schema;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -85,6 +85,21 @@ pub enum Fate {
 /// An item that the repository fetched for the index, or why it could not.
 pub type Fetched<T> = Result<(ObjectName, T), Box<dyn std::error::Error + Send + Sync>>;
 
+/// What an idx object says.
+#[derive(Debug, Clone, Default)]
+pub struct IndexObject {
+    /// The packs it names.
+    pub packs: Vec<IndexedPack>,
+    /// A write-only key made it: it may name packs that are not its own.
+    pub is_sealed: bool,
+}
+
+impl From<Vec<IndexedPack>> for IndexObject {
+    fn from(packs: Vec<IndexedPack>) -> Self {
+        Self { packs, is_sealed: false }
+    }
+}
+
 /// All that one log entry changes.
 pub struct Change<'a> {
     /// Where the log stands after it.
@@ -94,7 +109,7 @@ pub struct Change<'a> {
     /// Forget all that was known: the entry is a whole state.
     pub replace: bool,
     /// idx objects that are valid from here on, and what they hold; one at a time.
-    pub index_add: &'a mut dyn Iterator<Item = Fetched<Vec<IndexedPack>>>,
+    pub index_add: &'a mut dyn Iterator<Item = Fetched<IndexObject>>,
     /// idx objects that no longer are.
     pub index_remove: &'a [ObjectName],
     /// Live snapshots; one at a time.
@@ -193,6 +208,7 @@ pub struct Index {
     connection: Mutex<Connection>,
     directories: Mutex<LruCache<i64, Arc<PackDirectory>>>,
     fates: Mutex<Fates>,
+    is_write_only: bool,
 }
 
 /// The fates of packs as of a position. Another process may move the file on: whoever asks for the
@@ -202,6 +218,8 @@ struct Fates {
     known: HashMap<ObjectName, Fate>,
     /// None of them is of a pack in the index.
     none_indexed: bool,
+    /// Numbers of packs that write-only keys made.
+    sealed: HashSet<i64>,
 }
 
 /// Pack directories kept decoded; about 50 KB each at the usual sizes.
@@ -233,14 +251,22 @@ impl Index {
         Self::with(schema::prepare(Connection::open("")?, repository)?)
     }
 
+    /// The same index for a machine that may only write. It knows the packs that were stored from
+    /// there, may rely on them, and keeps what it knows of them until they are dead.
+    pub fn write_only(self) -> Self {
+        Self { is_write_only: true, ..self }
+    }
+
     fn with(connection: Connection) -> Result<Self, IndexError> {
         let fates = query::fates(&connection)?;
         let position = query::position(&connection)?;
         let none_indexed = query::none_indexed(&connection)?;
+        let sealed = query::sealed(&connection)?;
         Ok(Self {
             connection: Mutex::new(connection),
             directories: Mutex::new(LruCache::new(CACHED_DIRECTORIES)),
-            fates: Mutex::new(Fates { position, known: fates, none_indexed }),
+            fates: Mutex::new(Fates { position, known: fates, none_indexed, sealed }),
+            is_write_only: false,
         })
     }
 

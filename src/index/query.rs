@@ -1,6 +1,6 @@
 //! Questions to the index.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -21,6 +21,7 @@ impl Index {
         if fates.position != position {
             fates.known = self::fates(&connection)?;
             fates.none_indexed = none_indexed(&connection)?;
+            fates.sealed = sealed(&connection)?;
             fates.position = position;
         }
         Ok(position)
@@ -40,15 +41,40 @@ impl Index {
         Ok(condemned)
     }
 
-    /// Whether a chunk stands in a live pack, so that a writer may rely on it.
+    /// Whether a chunk stands in a live pack, so that a writer may rely on it. Packs of write-only keys
+    /// do not count: nobody proved yet that they hold what they say.
     pub fn contains_live(&self, key: &ChunkKey) -> Result<bool, IndexError> {
-        if self.lock_fates().none_indexed {
+        let (has_sealed, none_indexed) = {
+            let fates = self.lock_fates();
+            (!fates.sealed.is_empty(), fates.none_indexed)
+        };
+        if has_sealed && !self.is_write_only {
+            return self.contains_proven(key);
+        }
+        if none_indexed {
             let connection = self.lock();
             let mut select =
                 connection.prepare_cached("SELECT 1 FROM chunk WHERE key=?1 LIMIT 1")?;
             return Ok(select.query_row([key.as_bytes()], |_| Ok(())).optional()?.is_some());
         }
         Ok(self.find(key)?.is_some_and(|found| self.fate(&found.pack.name).is_none()))
+    }
+
+    fn contains_proven(&self, key: &ChunkKey) -> Result<bool, IndexError> {
+        for (number, _) in self.places(key)? {
+            if self.lock_fates().sealed.contains(&number) {
+                continue;
+            }
+            if self.fate(&self.directory(number)?.name).is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a write-only key made this pack.
+    pub fn is_sealed(&self, pack: &PackDirectory) -> bool {
+        self.lock_fates().sealed.contains(&pack.number)
     }
 
     /// Whether it knows of no pack at all; `false` where that cannot be told.
@@ -297,6 +323,12 @@ pub(super) fn fates(connection: &Connection) -> Result<HashMap<ObjectName, Fate>
         }
     })
     .collect()
+}
+
+pub(super) fn sealed(connection: &Connection) -> Result<HashSet<i64>, IndexError> {
+    let mut select = connection.prepare_cached("SELECT pack FROM sealed")?;
+    let rows = select.query_map([], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 fn names(connection: &Connection, query: &str) -> Result<Vec<ObjectName>, IndexError> {

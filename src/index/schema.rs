@@ -10,7 +10,7 @@ use crate::id::RepositoryId;
 /// Name of the file.
 const FILE: &str = "index.sqlite";
 /// Raised when the tables change: an older file is made again.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// Numbers of packs are never used again: other processes may remember what stood under one.
 const TABLES: &str = "
@@ -25,6 +25,7 @@ const TABLES: &str = "
     CREATE TABLE chunk(
         key BLOB NOT NULL, pack INTEGER NOT NULL, ordinal INTEGER NOT NULL,
         PRIMARY KEY(key, pack, ordinal)) WITHOUT ROWID;
+    CREATE TABLE sealed(pack INTEGER PRIMARY KEY);
     CREATE TABLE snapshot(name BLOB PRIMARY KEY, manifest BLOB NOT NULL) WITHOUT ROWID;
 ";
 

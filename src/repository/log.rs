@@ -218,7 +218,9 @@ impl Repository {
         is_gone: &dyn Fn(&ObjectName) -> bool,
     ) -> Result<()> {
         let is_state = entry.kind == EntryKind::State;
-        if is_state && from.is_some() {
+        // Who may only write cannot read manifests, and knows no idx object but its own.
+        let is_write_only = self.is_write_only();
+        if is_state && from.is_some() && !is_write_only {
             self.compare_state(to, entry, is_gone)?;
         }
         // A state that continues what is known adds nothing: only the position moves.
@@ -226,7 +228,8 @@ impl Repository {
         let mut index_add = entry.index_add.iter().filter(load).map(|name| -> Fetched<_> {
             self.load_index(name).map(|packs| (*name, packs)).map_err(Into::into)
         });
-        let mut snapshot_add = entry.snapshot_add.iter().filter(load).map(|name| -> Fetched<_> {
+        let readable = entry.snapshot_add.iter().filter(|_| !is_write_only);
+        let mut snapshot_add = readable.filter(load).map(|name| -> Fetched<_> {
             self.load_snapshot(name).map(|snapshot| (*name, snapshot)).map_err(Into::into)
         });
         let change = Change {

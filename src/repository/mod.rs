@@ -10,6 +10,7 @@ pub mod keys;
 mod log;
 mod objects;
 mod open;
+mod own;
 mod pending;
 pub mod reader;
 pub mod recipes;
@@ -98,7 +99,7 @@ impl Repository {
 
     /// Folder of the local index, where one is kept.
     pub(crate) fn cache_folder(&self) -> Option<PathBuf> {
-        self.environment.cache.as_ref().map(|folder| folder.join(self.config.id.to_hex()))
+        open::cache_folder(&self.environment, self.config.id, self.is_write_only())
     }
 
     /// Time, randomness and names from outside.

@@ -1,12 +1,13 @@
 //! Whole objects: put, get, and the proof that an object is what its name says.
 
 use super::Repository;
-use crate::crypto::envelope::{self, ObjectKind};
+use crate::crypto::envelope::{self, Header, ObjectKind};
 use crate::error::{Error, Result};
 use crate::format::index::{self, IndexedPack};
 use crate::format::paths;
 use crate::format::snapshot::Snapshot;
 use crate::id::ObjectName;
+use crate::index::IndexObject;
 use crate::store::{Store, StoreError};
 
 /// How often an object whose fate is unknown is tried again.
@@ -36,8 +37,10 @@ impl Repository {
 
     /// Seals and stores an idx object.
     pub(crate) fn put_index(&self, packs: &[IndexedPack]) -> Result<(ObjectName, u64)> {
-        let stored = self.seal(ObjectKind::Index, &index::encode(packs));
+        let plain = index::encode(packs);
+        let stored = self.seal(ObjectKind::Index, &plain);
         let name = ObjectName::of(&stored);
+        self.remember_own(&name, &plain);
         self.put_named(&paths::index(&name), &stored)?;
         Ok((name, stored.len() as u64))
     }
@@ -50,21 +53,33 @@ impl Repository {
         Ok((name, stored.len() as u64))
     }
 
-    /// Fetches and decodes an idx object.
-    pub fn load_index(&self, name: &ObjectName) -> Result<Vec<IndexedPack>> {
+    /// Fetches and decodes an idx object. A machine that may only write knows its own ones alone.
+    pub fn load_index(&self, name: &ObjectName) -> Result<IndexObject> {
+        if self.is_write_only() {
+            return Ok(self.recall_own(name).into());
+        }
         let path = paths::index(name);
-        let plain = self.load_named(&path, name, ObjectKind::Index)?;
-        index::decode(&plain).map_err(|source| Error::damaged(path, source))
+        let (plain, header) = self.load_named(&path, name, ObjectKind::Index)?;
+        let packs = index::decode(&plain).map_err(|source| Error::damaged(path, source))?;
+        Ok(IndexObject { packs, is_sealed: header.is_sealed() })
     }
 
     /// Fetches and decodes a snapshot manifest.
     pub fn load_snapshot(&self, name: &ObjectName) -> Result<Snapshot> {
         let path = paths::snapshot(name);
-        let plain = self.load_named(&path, name, ObjectKind::Snapshot)?;
-        Snapshot::decode(&plain).map_err(|source| Error::damaged(path, source))
+        let (plain, header) = self.load_named(&path, name, ObjectKind::Snapshot)?;
+        let mut snapshot =
+            Snapshot::decode(&plain).map_err(|source| Error::damaged(path, source))?;
+        snapshot.sealed |= header.is_sealed();
+        Ok(snapshot)
     }
 
-    fn load_named(&self, path: &str, name: &ObjectName, kind: ObjectKind) -> Result<Vec<u8>> {
+    fn load_named(
+        &self,
+        path: &str,
+        name: &ObjectName,
+        kind: ObjectKind,
+    ) -> Result<(Vec<u8>, Header)> {
         let stored = match self.store.get(path) {
             Ok(stored) => stored,
             Err(StoreError::NotFound { .. }) => return Err(Error::missing_object(path)),
@@ -74,7 +89,10 @@ impl Repository {
         if found != *name {
             return Err(Error::name_mismatch(path, &found));
         }
-        envelope::open(&self.keys, kind, &[], &stored).map_err(|error| Error::damaged(path, error))
+        let damaged = |error| Error::damaged(path, error);
+        let header = Header::parse(&stored, kind).map_err(damaged)?;
+        let plain = envelope::open(&self.keys, kind, &[], &stored).map_err(damaged)?;
+        Ok((plain, header))
     }
 
     fn seal(&self, kind: ObjectKind, plain: &[u8]) -> Vec<u8> {

@@ -1,5 +1,6 @@
 //! Making and opening repositories.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use super::keys::{NamedSlot, read_slots};
@@ -86,7 +87,7 @@ impl Repository {
             padding: options.padding,
         };
         probe_create_only(&*store, &config.id)?;
-        let index = open_index(&environment, config.id)?;
+        let index = open_index(&environment, config.id, &keys)?;
         let mut repository = Self {
             store,
             environment,
@@ -137,7 +138,7 @@ impl Repository {
         };
         let config = Config::parse(&stored).map_err(|source| Error::Config { location, source })?;
         let Unlocked { name, slot_key, keys } = unlock(&*store, secret, &stored)?;
-        let index = open_index(&environment, config.id)?;
+        let index = open_index(&environment, config.id, &keys)?;
         Ok(Self {
             store,
             environment,
@@ -161,7 +162,7 @@ impl Repository {
         if let Some(folder) = self.cache_folder() {
             Index::forget(&folder)?;
         }
-        self.index = open_index(&self.environment, self.config.id)?;
+        self.index = open_index(&self.environment, self.config.id, &self.keys)?;
         self.sync()?;
         Ok(())
     }
@@ -270,11 +271,23 @@ fn newest(one: Option<Unlocked>, other: Unlocked) -> Unlocked {
     new
 }
 
-fn open_index(environment: &Environment, id: RepositoryId) -> Result<Index> {
-    Ok(match &environment.cache {
-        Some(folder) => Index::open(&folder.join(id.to_hex()), id)?,
+fn open_index(environment: &Environment, id: RepositoryId, keys: &KeyRing) -> Result<Index> {
+    let is_write_only = keys.is_write_only();
+    let index = match cache_folder(environment, id, is_write_only) {
+        Some(folder) => Index::open(&folder, id)?,
         None => Index::temporary(id)?,
-    })
+    };
+    Ok(if is_write_only { index.write_only() } else { index })
+}
+
+/// Where the local index is kept. What a write-only key knows is less, and kept apart.
+pub(super) fn cache_folder(
+    environment: &Environment,
+    id: RepositoryId,
+    is_write_only: bool,
+) -> Option<PathBuf> {
+    let suffix = if is_write_only { "-write-only" } else { "" };
+    environment.cache.as_ref().map(|folder| folder.join(format!("{}{suffix}", id.to_hex())))
 }
 
 /// A repository can be made where nothing stands but what a probe left. What an `init` left that

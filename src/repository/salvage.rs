@@ -155,9 +155,9 @@ impl Repository {
         };
         let indexed = state.indexes.iter().filter_map(|name| -> Option<Fetched<_>> {
             match self.load_index(name) {
-                Ok(mut packs) => {
-                    packs.retain(|pack| covered.borrow_mut().insert(pack.name));
-                    Some(Ok((*name, packs)))
+                Ok(mut object) => {
+                    object.packs.retain(|pack| covered.borrow_mut().insert(pack.name));
+                    Some(Ok((*name, object)))
                 }
                 Err(error) => {
                     *lost_indexes.borrow_mut() = true;
@@ -179,7 +179,7 @@ impl Repository {
                 return None;
             }
             match self.read_pack_directory(&name) {
-                Ok(pack) => Some(Ok((name, vec![pack]))),
+                Ok(pack) => Some(Ok((name, vec![pack].into()))),
                 Err(error) => keep(error).err().map(Err),
             }
         });

@@ -47,6 +47,9 @@ pub struct BlobWriter<'a> {
     failed: AtomicBool,
     added_bytes: AtomicU64,
     dead_at_start: usize,
+    /// Packs that chunks of this run stand in already, where their closure cannot be walked: with a
+    /// write-only key.
+    relied: Mutex<HashSet<ObjectName>>,
 }
 
 /// Packs that are stored but not in the log yet.
@@ -88,6 +91,7 @@ impl<'a> BlobWriter<'a> {
             failed: AtomicBool::new(false),
             added_bytes: AtomicU64::new(0),
             dead_at_start: repository.index().dead().len(),
+            relied: Mutex::default(),
         };
         if !dry_run && let Some(folder) = repository.cache_folder() {
             writer.adopt(&folder);
@@ -155,9 +159,19 @@ impl<'a> BlobWriter<'a> {
             return Ok(false);
         }
         if !self.is_fresh.load(Ordering::Relaxed) && self.repository.index().contains_live(&key)? {
+            self.rely_on(&key)?;
             return Ok(false);
         }
         Ok(self.claimed.lock().expect("no panics here").insert(key))
+    }
+
+    fn rely_on(&self, key: &ChunkKey) -> Result<()> {
+        if self.repository.is_write_only()
+            && let Some(found) = self.repository.index().find(key)?
+        {
+            self.relied.lock().expect("no panics here").insert(found.pack.name);
+        }
+        Ok(())
     }
 
     /// Adds a blob that was claimed. Blocks while packs are being stored more slowly than filled.
@@ -306,7 +320,10 @@ impl<'a> BlobWriter<'a> {
         }
         let mut must_split = false;
         let committed = repository.commit(&mut || {
-            must_split = self.prune_at_work() && !stored.packs.is_empty() && snapshot.is_some();
+            must_split = self.prune_at_work()
+                && !stored.packs.is_empty()
+                && snapshot.is_some()
+                && !repository.is_write_only();
             if must_split {
                 return Err(Error::Interrupted);
             }
@@ -362,21 +379,20 @@ impl<'a> BlobWriter<'a> {
         if !self.prune_at_work() {
             return Ok(add);
         }
-        let mut walk = Walk::new(self.repository, packs);
-        walk.packs(packs)?;
-        for stream in snapshot.iter().flat_map(|snapshot| &snapshot.streams) {
-            walk.stream(stream.root)?;
+        let mut rescue = HashSet::new();
+        let mut relied = Vec::new();
+        if self.repository.is_write_only() {
+            let packs = self.relied.lock().expect("no panics here");
+            relied.extend(packs.iter().map(|name| (paths::pack(name), *name)));
+        } else {
+            rescue.extend(self.walk(packs, snapshot)?);
         }
-        if let Some(tree) = snapshot.and_then(|snapshot| snapshot.tree) {
-            walk.tree(tree)?;
-        }
-        let mut rescue = walk.finish();
         // A prune may have taken what is on its way for left behind.
         let own =
             packs.iter().map(|pack| paths::pack(&pack.name)).zip(packs.iter().map(|p| p.name));
         let indexes = add.index_add.iter().map(|name| (paths::index(name), *name));
         let snapshots = add.snapshot_add.iter().map(|name| (paths::snapshot(name), *name));
-        for (path, name) in own.chain(indexes).chain(snapshots) {
+        for (path, name) in own.chain(indexes).chain(snapshots).chain(relied) {
             match self.repository.index().fate(&name) {
                 None => {}
                 Some(Fate::Condemned) => {
@@ -391,5 +407,22 @@ impl<'a> BlobWriter<'a> {
         }
         add.rescue = rescue.into_iter().collect();
         Ok(add)
+    }
+
+    /// Condemned packs that these packs and this snapshot need; fails where they need dead ones.
+    fn walk(
+        &self,
+        packs: &[IndexedPack],
+        snapshot: Option<&Snapshot>,
+    ) -> Result<impl IntoIterator<Item = ObjectName>> {
+        let mut walk = Walk::new(self.repository, packs);
+        walk.packs(packs)?;
+        for stream in snapshot.iter().flat_map(|snapshot| &snapshot.streams) {
+            walk.stream(stream.root)?;
+        }
+        if let Some(tree) = snapshot.and_then(|snapshot| snapshot.tree) {
+            walk.tree(tree)?;
+        }
+        Ok(walk.finish())
     }
 }

@@ -9,6 +9,7 @@ use restow::crypto::keys::KeyRing;
 use restow::crypto::slot::{Kdf, Role, Secret, Slot};
 use restow::entropy::OsEntropy;
 use restow::error::{Error, ErrorKind, Result};
+use restow::forget::forget;
 use restow::progress::Progress;
 use restow::prune::PruneOptions;
 use restow::repository::Repository;
@@ -16,7 +17,9 @@ use restow::store::Store;
 use restow::store::fault::{Fault, FaultStore};
 use restow::store::memory::MemoryStore;
 
-use crate::prune::{Prepared, assert_clean, assert_sound, meet, mostly_garbage, prune};
+use crate::prune::{
+    Interloper, Prepared, assert_clean, assert_sound, meet, mostly_garbage, names, prune,
+};
 use crate::support::*;
 
 fn other() -> Secret {
@@ -230,4 +233,154 @@ fn what_was_written_with_destroyed_keys_cannot_be_read_any_more() {
     let read = restow::crypto::envelope::open(repository.keys(), ObjectKind::Snapshot, b"", &copy);
     assert_eq!(read, Err(CryptoError::UnknownEpoch(0)));
     assert!(matches!(repository.read_entry(0), Err(Error::Damaged { .. })));
+}
+
+/// A repository with a write-only key, and a way to open it with that key on a machine of its own.
+fn with_write_only_key() -> (Arc<MemoryStore>, tempfile::TempDir, Vec<Vec<u8>>) {
+    let (store, days) = prepared();
+    let repository = open(store.clone()).unwrap();
+    repository.add_key(&third(), Kdf::KeyFile, Role::WriteOnly, "db1").unwrap();
+    (store, tempfile::tempdir().unwrap(), days)
+}
+
+fn open_to_write(store: Arc<dyn Store>, folder: &tempfile::TempDir) -> Result<Repository> {
+    let mut environment = environment(Arc::new(OsEntropy));
+    environment.cache = Some(folder.path().into());
+    Repository::open(store, &third(), environment)
+}
+
+#[test]
+fn a_write_only_key_backs_up_and_deduplicates_and_reads_nothing() {
+    let (store, folder, _) = with_write_only_key();
+    let bytes = rows(5, 1500);
+    let writer = open_to_write(store.clone(), &folder).unwrap();
+    let first = back_up(&writer, &bytes).unwrap();
+    let again = back_up(&writer, &bytes).unwrap();
+    assert_eq!(again.snapshot.summary.new_bytes, 0);
+    // The next day, in another process; and the same once what it remembers of the index is lost.
+    let changed = changed_rows(5, 1500, 1, 30);
+    let writer = open_to_write(store.clone(), &folder).unwrap();
+    let next = back_up(&writer, &changed).unwrap();
+    let summary = next.snapshot.summary;
+    assert!(summary.dedup_bytes > summary.read_bytes / 10, "{summary:?}");
+    assert_eq!(summary.delta_bytes, 0);
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        let folder = file.unwrap().path();
+        std::fs::remove_file(folder.join("index.sqlite")).unwrap();
+    }
+    let writer = open_to_write(store.clone(), &folder).unwrap();
+    assert_eq!(back_up(&writer, &changed).unwrap().snapshot.summary.new_bytes, 0);
+
+    // It sees no snapshot, opens no object, and may not change anything.
+    assert!(contents(&writer).unwrap().is_empty());
+    for name in [first.name.unwrap(), next.name.unwrap()] {
+        assert!(writer.load_snapshot(&name).is_err());
+    }
+    for object in store.list("").unwrap() {
+        let stored = store.get(&object.path).unwrap();
+        for kind in [ObjectKind::Pack, ObjectKind::Index, ObjectKind::Snapshot] {
+            let read = restow::crypto::envelope::open(writer.keys(), kind, b"", &stored);
+            assert!(read.is_err(), "{}", object.path);
+        }
+    }
+    assert!(writer.rotate_keys().is_err() && writer.remove_key("00").is_err());
+    assert!(writer.add_key(&other(), Kdf::KeyFile, Role::Owner, "").is_err());
+    assert_eq!(prune(&writer).unwrap_err().kind(), ErrorKind::Conflict);
+
+    let owner = open(store).unwrap();
+    let held: Vec<_> = contents(&owner).unwrap().into_values().collect();
+    assert_eq!(held.len(), 7);
+    assert_eq!(held.iter().filter(|held| **held == bytes).count(), 2);
+    assert_eq!(held.iter().filter(|held| **held == changed).count(), 2);
+    assert_sound(&owner);
+}
+
+#[test]
+fn what_a_write_only_key_says_is_believed_by_nobody_but_itself() {
+    let (store, folder, days) = with_write_only_key();
+    let writer = open_to_write(store.clone(), &folder).unwrap();
+    let bytes = rows(5, 1500);
+    back_up(&writer, &bytes).unwrap();
+    // An owner stores the same bytes of its own, against no parent of that host.
+    let owner = open(store.clone()).unwrap();
+    let report = back_up(&owner, &bytes).unwrap();
+    assert!(report.snapshot.summary.new_bytes > 0);
+    let parent = report.snapshot.parent.unwrap();
+    assert!(!owner.load_snapshot(&parent).unwrap().sealed);
+    // Its entries may add and nothing else.
+    for forged in ["forget", "gc", "state"] {
+        let fresh = tempfile::tempdir().unwrap();
+        let writer = open_to_write(store.clone(), &fresh).unwrap();
+        let result = writer.commit(&mut || {
+            let mut entry = restow::format::log::LogEntry::new(match forged {
+                "forget" => restow::format::log::EntryKind::Forget,
+                "gc" => restow::format::log::EntryKind::Gc,
+                _ => restow::format::log::EntryKind::State,
+            });
+            if forged == "forget" {
+                entry.snapshot_remove.extend(owner.index().snapshot_names().unwrap());
+            }
+            Ok(entry)
+        });
+        drop(result);
+        let error = open(store.clone()).err().expect("a forged entry must be refused");
+        assert!(matches!(error, Error::Damaged { .. }), "{error}");
+        let last = store.list("log/").unwrap().pop().unwrap();
+        store.delete(&last.path).unwrap();
+    }
+    assert_eq!(contents(&open(store).unwrap()).unwrap().len(), days.len() + 2);
+}
+
+#[test]
+fn a_prune_comes_between_the_steps_of_a_write_only_backup() {
+    let (store, folder, _) = with_write_only_key();
+    let writer = open_to_write(store.clone(), &folder).unwrap();
+    let (first, second) = (rows(5, 800), changed_rows(5, 800, 1, 20));
+    back_up(&writer, &first).unwrap();
+    drop(writer);
+    let owner = open(store.clone()).unwrap();
+    let all = names(&owner);
+    forget(&owner, &all.into_iter().collect(), true).unwrap();
+    for at in 0.. {
+        let (store, copy) = (Arc::new(store.fork()), tempfile::tempdir().unwrap());
+        copy_folder(folder.path(), copy.path());
+        let beside = store.clone();
+        let interloper = Arc::new(Interloper::new(store.clone(), at, move || {
+            let owner = open(beside).unwrap();
+            let options = PruneOptions {
+                grace: std::time::Duration::ZERO,
+                allow_empty: true,
+                ..PruneOptions::default()
+            };
+            restow::prune::run(&owner, &options, &Progress::default()).unwrap();
+        }));
+        let result = open_to_write(interloper.clone(), &copy).and_then(|it| back_up(&it, &second));
+        let was_alone = interloper.operations() <= at;
+        let owner = open(store.clone()).unwrap();
+        assert_sound(&owner);
+        match result {
+            Ok(_) => assert_eq!(contents(&owner).unwrap().into_values().next().unwrap(), second),
+            // What it relied on was removed: run again, it stores it anew.
+            Err(Error::Conflict(_)) if !was_alone => {
+                back_up(&open_to_write(store.clone(), &copy).unwrap(), &second).unwrap();
+            }
+            Err(error) => panic!("operation {at}: {error}"),
+        }
+        assert!(contents(&open(store).unwrap()).unwrap().into_values().any(|it| it == second));
+        if was_alone {
+            return;
+        }
+    }
+}
+
+fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            std::fs::create_dir_all(&target).unwrap();
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }

@@ -32,7 +32,7 @@ pub fn prune(repository: &Repository) -> Result<PruneReport> {
     run(repository, &at_once(), &Progress::default())
 }
 
-fn names(repository: &Repository) -> Vec<ObjectName> {
+pub fn names(repository: &Repository) -> Vec<ObjectName> {
     let all = repository.snapshots(&Filter::default()).unwrap();
     all.into_iter().map(|named| named.name).collect()
 }
@@ -201,7 +201,7 @@ fn a_fault_at_any_operation_loses_nothing() {
 }
 
 /// Runs something else once, before a chosen operation of any kind.
-struct Interloper {
+pub struct Interloper {
     inner: Arc<MemoryStore>,
     at: u64,
     operations: AtomicU64,
@@ -209,6 +209,15 @@ struct Interloper {
 }
 
 impl Interloper {
+    pub fn new(inner: Arc<MemoryStore>, at: u64, act: impl FnOnce() + Send + 'static) -> Self {
+        let act = Mutex::new(Some(Box::new(act) as Box<dyn FnOnce() + Send>));
+        Self { inner, at, operations: AtomicU64::new(0), act }
+    }
+
+    pub fn operations(&self) -> u64 {
+        self.operations.load(Ordering::SeqCst)
+    }
+
     fn step(&self) {
         if self.operations.fetch_add(1, Ordering::SeqCst) == self.at {
             let act = self.act.lock().unwrap().take();
@@ -261,14 +270,10 @@ pub fn meet(
     for at in 0.. {
         let (store, expected) = prepare();
         let (beside, days) = (store.clone(), expected.clone());
-        let interloper = Arc::new(Interloper {
-            inner: store.clone(),
-            at,
-            operations: AtomicU64::new(0),
-            act: Mutex::new(Some(Box::new(move || other(&open(beside).unwrap(), &days)))),
-        });
+        let act = move || other(&open(beside).unwrap(), &days);
+        let interloper = Arc::new(Interloper::new(store.clone(), at, act));
         let result = open(interloper.clone()).and_then(|it| actor(&it, &expected));
-        let was_alone = interloper.operations.load(Ordering::SeqCst) <= at;
+        let was_alone = interloper.operations() <= at;
         match result {
             Ok(()) => {}
             Err(Error::Conflict(_)) if !was_alone => given_up += 1,

@@ -119,7 +119,7 @@ fn check(args: &BackupArgs) -> Result<(), Error> {
 }
 
 fn open_or_create(global: &Global, args: &BackupArgs) -> Result<Repository> {
-    match global.open() {
+    match global.open_to_add() {
         Err(error) if args.init && !args.dry_run && is_absent(&error) => {
             init::create(global, &InitOptions::default())
         }
