@@ -9,6 +9,7 @@ mod content;
 mod encode;
 pub mod files;
 mod gather;
+mod in_order;
 mod input;
 mod parent;
 mod stream;
@@ -186,6 +187,11 @@ pub fn run(repository: &Repository, options: BackupOptions, progress: &Progress)
     Ok(Report { name, snapshot, warnings, problems, decisions })
 }
 
+/// Buffers for reading each of several streams ahead, …
+const BUFFERS: usize = 4;
+/// … and for the only one.
+const BUFFERS_ALONE: usize = 6;
+
 /// What all threads of a run share.
 struct Shared<'a> {
     repository: &'a Repository,
@@ -233,7 +239,10 @@ impl<'a> Shared<'a> {
         files: Option<FilesWithParent<'_>>,
         threads: usize,
     ) -> Result<Finished> {
-        let buffers = if sources.len() > 1 { 4 } else { 6 };
+        if self.repository.environment().in_order {
+            return self.store_in_order(sources, files);
+        }
+        let buffers = if sources.len() > 1 { BUFFERS } else { BUFFERS_ALONE };
         thread::scope(|scope| {
             let storer = scope.spawn(|| self.writer.store_packs());
             let (work, queue) = bounded(threads);

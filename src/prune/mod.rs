@@ -13,7 +13,7 @@ mod plan;
 mod remove;
 mod repack;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -241,8 +241,8 @@ fn attempt(
 }
 
 /// All packs, idx objects and snapshots in the store: path and size by name.
-fn list(repository: &Repository) -> Result<HashMap<ObjectName, (String, u64)>> {
-    let mut listed = HashMap::new();
+fn list(repository: &Repository) -> Result<BTreeMap<ObjectName, (String, u64)>> {
+    let mut listed = BTreeMap::new();
     for folder in [paths::DATA, paths::INDEX, paths::SNAPSHOTS] {
         for object in repository.store().list(folder)? {
             if let Some(name) = paths::object_name(&object.path) {
@@ -256,7 +256,7 @@ fn list(repository: &Repository) -> Result<HashMap<ObjectName, (String, u64)>> {
 fn summary(
     plan: &Plan,
     marker: &Marker<'_>,
-    listed: &HashMap<ObjectName, (String, u64)>,
+    listed: &BTreeMap<ObjectName, (String, u64)>,
     repository: &Repository,
 ) -> PruneReport {
     let sum = |packs: &[PackUse], of: fn(&PackUse) -> u64| packs.iter().map(of).sum::<u64>();

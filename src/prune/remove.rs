@@ -1,7 +1,7 @@
 //! Condemning packs, declaring them dead, deleting them. In this order, each step committed to the
 //! log before the next, so that no writer can be relying on what goes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::PruneProblem;
 use super::mark::Marker;
@@ -228,7 +228,7 @@ fn rewritten(
 /// store would not delete: that is tried again the next time.
 pub fn delete(
     repository: &Repository,
-    listed: &HashMap<ObjectName, (String, u64)>,
+    listed: &BTreeMap<ObjectName, (String, u64)>,
     replaced: &[ObjectName],
 ) -> Result<(u64, u64, Vec<PruneProblem>)> {
     let index = repository.index();

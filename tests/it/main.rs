@@ -16,4 +16,6 @@ mod postgres;
 mod prune;
 mod restore;
 mod salvage;
+mod schedule;
+mod sim;
 mod support;
