@@ -48,6 +48,7 @@ pub struct Ledger {
     /// What each live snapshot needs.
     live: BTreeMap<ObjectName, (Snapshot, HashSet<ChunkKey>)>,
     ever: u64,
+    last_prune: u64,
     /// What was to be backed up, by tag.
     contents: HashMap<String, Content>,
     /// Entries that a task landed which say something about snapshots.
@@ -70,6 +71,7 @@ impl Ledger {
             dead: BTreeSet::new(),
             live: BTreeMap::new(),
             ever: 0,
+            last_prune: 0,
             contents: HashMap::new(),
             landed: HashMap::new(),
             said: HashMap::new(),
@@ -113,6 +115,19 @@ impl Ledger {
         let holds = |pack: &Pack| pack.entries.iter().any(|entry| entry.id == *key);
         let found = self.packs.iter().filter(|(name, pack)| !self.dead.contains(name) && holds(pack));
         found.map(|(name, _)| (*name, self.condemned.contains(name))).collect()
+    }
+
+    /// Whether an object is condemned; `false` where it is dead, `None` where it is neither.
+    pub fn is_condemned(&self, name: &ObjectName) -> Option<bool> {
+        match self.dead.contains(name) {
+            true => Some(false),
+            false => self.condemned.contains(name).then_some(true),
+        }
+    }
+
+    /// Whether a prune took a step in this entry or after it.
+    pub fn was_pruned_since(&self, number: u64) -> bool {
+        self.last_prune >= number
     }
 
     /// A task says that it committed what it was to.
@@ -181,6 +196,9 @@ impl Ledger {
             return Err(format!("log entry {number} does not continue the one before"));
         }
         (self.next, self.previous) = (number + 1, stored.position.hash);
+        if matches!(entry.kind, EntryKind::Gc | EntryKind::Dead) {
+            self.last_prune = number;
+        }
         self.note(task, &entry)?;
         if entry.kind == EntryKind::State {
             return self.compare(number, &entry);

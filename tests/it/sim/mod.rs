@@ -20,7 +20,6 @@ use restow::check::{ReadData, run as check};
 use restow::progress::Progress;
 use restow::prune::{PruneOptions, Unused, run as prune};
 use restow::repository::Repository;
-use restow::store::Store;
 
 pub use saboteur::Sabotage;
 use world::Sim;
@@ -96,10 +95,4 @@ fn same_index(sim: &Arc<Sim>, repository: &Repository) -> Result<(), String> {
         return Ok(());
     }
     Err("an index made anew differs from the one that was maintained".into())
-}
-
-/// All that stands in the store, for whoever wants to look at a history that failed.
-pub fn names(store: &dyn Store) -> Vec<String> {
-    let all = store.list("").expect("memory can be listed");
-    all.into_iter().map(|object| object.path).collect()
 }

@@ -108,7 +108,11 @@ impl World {
                 if end.is_some() =>
             {
                 if sabotage == Sabotage::NoClosure {
-                    self.rescue_bases(&mut entry)?;
+                    self.rescue_own(&mut entry)?;
+                }
+                if sabotage == Sabotage::NoReplan && !self.ledger.was_pruned_since(number) {
+                    self.see_all(actor);
+                    return Ok(None);
                 }
                 Ok(self.moved_to_head(actor, number, entry))
             }
@@ -150,11 +154,16 @@ impl World {
         envelope::seal(keys, &entropy, ObjectKind::Log, &number.to_le_bytes(), &entry.encode())
     }
 
-    /// What a writer would do that looks at the bases of its own packs alone.
-    fn rescue_bases(&self, entry: &mut LogEntry) -> Result<(), StoreError> {
+    /// What a writer would do that looks at its own objects and the bases of its own packs alone.
+    fn rescue_own(&self, entry: &mut LogEntry) -> Result<(), StoreError> {
+        let gone = |path: String| {
+            let source = std::io::Error::other("it is gone");
+            StoreError::Failed { action: "rely on", path, source }
+        };
         let mut own = Vec::new();
         for name in &entry.index_add {
-            own.extend(self.ledger.observer().load_index(name).unwrap_or_default());
+            let packs = self.ledger.observer().load_index(name);
+            own.extend(packs.map_err(|_| gone(name.short()))?);
         }
         for base in own.iter().flat_map(|pack| &pack.entries).flat_map(|entry| &entry.bases) {
             let is_own = own.iter().flat_map(|pack| &pack.entries).any(|entry| entry.id == *base);
@@ -163,11 +172,17 @@ impl World {
                 _ if is_own => {}
                 Some((_, false)) => {}
                 Some((name, true)) => entry.rescue.push(*name),
-                None => {
-                    let path = base.short();
-                    let source = std::io::Error::other("a base is gone");
-                    return Err(StoreError::Failed { action: "commit", path, source });
-                }
+                None => return Err(gone(base.short())),
+            }
+        }
+        let packs = own.iter().map(|pack| pack.name);
+        let names: Vec<_> =
+            packs.chain(entry.index_add.clone()).chain(entry.snapshot_add.clone()).collect();
+        for name in names {
+            match self.ledger.is_condemned(&name) {
+                None => {}
+                Some(true) => entry.rescue.push(name),
+                Some(false) => return Err(gone(name.short())),
             }
         }
         Ok(())

@@ -124,6 +124,15 @@ impl Clock for SimClock {
     }
 }
 
+/// For those that take no part.
+struct Stopped;
+
+impl Clock for Stopped {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_second(START_SECONDS).expect("a time within years")
+    }
+}
+
 impl Sim {
     pub fn new(setup: Setup) -> Arc<Self> {
         let mut dice = Dice::new(setup.seed, 0);
@@ -531,6 +540,7 @@ impl World {
 fn environment(seed: u64, actor: u64) -> Environment {
     Environment {
         entropy: Arc::new(SeededEntropy::new(seed, actor)),
+        clock: Arc::new(Stopped),
         in_order: true,
         ..Environment::system(format!("actor {actor}"), None)
     }
