@@ -85,6 +85,8 @@ pub fn bury(
     let mut replaced = Vec::new();
     let mut step = Step::Nothing;
     let committed = repository.commit(&mut || {
+        // What an earlier proposal replaced stands where that was not committed.
+        replaced.clear();
         let now = Fates::of(repository);
         if now.dead != fates.dead
             || !now.condemned.iter().all(|name| fates.condemned.contains(name))

@@ -48,6 +48,12 @@ impl Repository {
         }
     }
 
+    /// Brings the index up to date, as far as that is possible. Whether that changed anything.
+    pub(super) fn has_moved(&self) -> bool {
+        let before = self.index.position();
+        matches!((before, self.sync()), (Ok(before), Ok(now)) if before != Some(now))
+    }
+
     /// Makes sure that the log ends where it seems to: an entry that was lost must not be taken for
     /// the end, or the next commit would take its place.
     pub(super) fn expect_head(&self) -> Result<()> {

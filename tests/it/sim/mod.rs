@@ -48,6 +48,19 @@ pub struct Outcome {
     pub history: String,
 }
 
+impl Outcome {
+    /// Adds what came of another history.
+    pub fn add(&mut self, other: &Self) {
+        self.operations += other.operations;
+        self.faults += other.faults;
+        self.crashes += other.crashes;
+        self.entries += other.entries;
+        self.rescues += other.rescues;
+        self.snapshots += other.snapshots;
+        self.again += other.again;
+    }
+}
+
 /// Runs one history. The error says which rule was broken, and what happened last.
 pub fn run(setup: Setup) -> Result<Outcome, String> {
     let sim = Sim::new(setup);
