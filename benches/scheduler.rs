@@ -3,6 +3,7 @@
 //!
 //! `cargo bench --bench scheduler -- [--seeds N] [--from N] [--steps N] [--threads N]`. A violation
 //! ends it with the seed and what happened last; `--from SEED --seeds 1` runs that history again.
+//! `--broken` tells instead, of each rule that is broken on purpose, how soon that is noticed.
 #![allow(missing_docs, clippy::unwrap_used, reason = "benches")]
 
 #[path = "../tests/it/sim/mod.rs"]
@@ -13,7 +14,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use sim::{Outcome, Setup, run};
+use sim::{Outcome, Sabotage, Setup, run};
 
 struct Campaign {
     from: u64,
@@ -66,8 +67,23 @@ impl Campaign {
     }
 }
 
+/// How many of the seeds notice each broken rule, and which is the first.
+fn broken(campaign: &Campaign) {
+    for sabotage in Sabotage::ALL {
+        let seeds = campaign.from..campaign.from + campaign.seeds;
+        let setup = |seed| Setup { seed, steps: campaign.steps, sabotage: Some(sabotage) };
+        let noticed: Vec<u64> = seeds.filter(|seed| run(setup(*seed)).is_err()).collect();
+        let (count, first) = (noticed.len(), noticed.first());
+        println!("{sabotage:?}: noticed by {count} of {} seeds, first {first:?}", campaign.seeds);
+    }
+}
+
 fn main() -> ExitCode {
     let campaign = Campaign::parse();
+    if std::env::args().any(|argument| argument == "--broken") {
+        broken(&campaign);
+        return ExitCode::SUCCESS;
+    }
     let started = Instant::now();
     let total = match campaign.run() {
         Ok(total) => total,

@@ -143,12 +143,18 @@ pub fn run(
     }
     let started = repository.environment().clock.now();
     for _ in 0..REPLANS {
-        if let Some(mut report) = attempt(repository, options, progress, started)? {
-            report.renewed_snapshots = renewed;
-            if !options.dry_run && !report.is_cut_short {
-                report.destroyed_epochs = repository.destroy_old_keys()?;
+        match attempt(repository, options, progress, started) {
+            Ok(Some(mut report)) => {
+                report.renewed_snapshots = renewed;
+                if !options.dry_run && !report.is_cut_short {
+                    report.destroyed_epochs = repository.destroy_old_keys()?;
+                }
+                return Ok(report);
             }
-            return Ok(report);
+            Ok(None) => {}
+            // What it looked for may be gone because of another prune.
+            Err(Error::Missing { .. } | Error::Conflict(_)) if repository.has_moved() => {}
+            Err(error) => return Err(error),
         }
     }
     Err(Error::Conflict("other prunes are at work all the time; try again later".into()))

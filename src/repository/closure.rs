@@ -141,7 +141,5 @@ fn as_gone(error: Error) -> Error {
 }
 
 fn gone(what: &str) -> Error {
-    Error::Conflict(format!(
-        "{what} was removed by a prune while this backup ran; run the backup again"
-    ))
+    Error::Pruned { what: what.to_owned() }
 }

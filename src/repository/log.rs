@@ -49,7 +49,7 @@ impl Repository {
     }
 
     /// Brings the index up to date, as far as that is possible. Whether that changed anything.
-    pub(super) fn has_moved(&self) -> bool {
+    pub(crate) fn has_moved(&self) -> bool {
         let before = self.index.position();
         matches!((before, self.sync()), (Ok(before), Ok(now)) if before != Some(now))
     }

@@ -389,9 +389,7 @@ impl<'a> BlobWriter<'a> {
                     rescue.insert(name);
                 }
                 Some(Fate::Dead) => {
-                    return Err(Error::Conflict(format!(
-                        "{path} was removed by a prune before this backup committed it; run it again"
-                    )));
+                    return Err(Error::Pruned { what: path });
                 }
             }
         }

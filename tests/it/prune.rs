@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use restow::check::{ReadData, run as check};
 use restow::error::{Error, Result};
 use restow::forget::forget;
+use restow::format::log::{EntryKind, LogEntry};
 use restow::id::ObjectName;
 use restow::progress::Progress;
 use restow::prune::{PruneOptions, PruneReport, Unused, run};
@@ -271,7 +272,7 @@ pub fn meet(
         let was_alone = interloper.operations.load(Ordering::SeqCst) <= at;
         match result {
             Ok(()) => {}
-            Err(Error::Conflict(_)) if !was_alone => given_up += 1,
+            Err(Error::Conflict(_) | Error::Pruned { .. }) if !was_alone => given_up += 1,
             Err(error) => panic!("operation {at}: {error}"),
         }
         let repository = open(store.clone()).unwrap();
@@ -388,6 +389,67 @@ fn a_prune_comes_between_the_steps_of_a_backup() {
         },
     );
     assert_eq!(given_up, 0);
+}
+
+/// What a prune was about to bury is live again when it gets to it: nothing of it may be deleted.
+#[test]
+fn a_rescue_comes_between_the_steps_of_a_prune() {
+    let rescue = |repository: &Repository, _: &[Vec<u8>]| {
+        let mut entry = LogEntry::new(EntryKind::Add);
+        entry.rescue = repository.index().condemned();
+        repository.commit(&mut || Ok(entry.clone())).unwrap();
+    };
+    let given_up = meet(&mostly_garbage, |repository, _| prune(repository).map(drop), rescue);
+    assert_eq!(given_up, 0);
+}
+
+#[test]
+fn a_prune_comes_between_the_steps_of_a_restore() {
+    let given_up = meet(
+        &mostly_garbage,
+        |repository, days| {
+            let held = contents(repository)?;
+            assert!(held.values().all(|bytes| *bytes == days[2]) && held.len() == 1);
+            Ok(())
+        },
+        |repository, _| drop(prune(repository).unwrap()),
+    );
+    assert_eq!(given_up, 0);
+}
+
+/// Files can be read once more where a prune without a grace took what their backup relies on.
+#[test]
+fn a_prune_comes_between_the_steps_of_a_backup_of_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    for number in 0..12 {
+        std::fs::write(source.join(format!("{number}")), rows(number, 30 * number as usize)).unwrap();
+    }
+    for at in 0.. {
+        let store = Arc::new(MemoryStore::new());
+        let repository = init(store.clone()).unwrap();
+        back_up_files(&repository, &[&source]);
+        forget_some(&repository, &names(&repository)).unwrap();
+        let beside = store.clone();
+        let empty_out = move || {
+            let options = PruneOptions { allow_empty: true, ..at_once() };
+            run(&open(beside).unwrap(), &options, &Progress::default()).unwrap();
+        };
+        let interloper = Arc::new(Interloper {
+            inner: store.clone(),
+            at,
+            operations: AtomicU64::new(0),
+            act: Mutex::new(Some(Box::new(empty_out))),
+        });
+        back_up_files(&open(interloper.clone()).unwrap(), &[&source]);
+        let repository = open(store).unwrap();
+        assert_sound(&repository);
+        assert_eq!(names(&repository).len(), 1);
+        if interloper.operations.load(Ordering::SeqCst) <= at {
+            break;
+        }
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use restow::backup::files::FilesSource;
 use restow::backup::{BackupOptions, StreamSource, run as back_up};
-use restow::error::{Error, Result};
+use restow::error::{Error, ErrorKind, Result};
 use restow::forget::forget;
 use restow::progress::Progress;
 use restow::prune::{PruneOptions, Unused, run as prune};
@@ -143,11 +143,9 @@ impl Player {
         if is_commit && let Err(violation) = world.ledger.failed(task, is_unknown, &text) {
             world.violate(violation);
         }
-        if text.contains("run the backup again") || text.contains("run it again") {
-            world.outcome.again += 1;
-        }
+        world.outcome.again += u64::from(matches!(error, Error::Pruned { .. }));
         // Where nothing went wrong, only another's change is a reason to fail.
-        let is_refusal = matches!(error, Error::Conflict(_));
+        let is_refusal = error.kind() == ErrorKind::Conflict;
         if faults == 0 && !is_refusal && is_honest {
             world.violate(format!("{:?} failed without a fault: {text}", self.role));
         }

@@ -366,7 +366,7 @@ pub fn read(
         snapshot.tree.into_iter().map(|tree| (tree, String::new())).collect();
     while let Some((tree, path)) = folders.pop() {
         let mut entries = TreeReader::new(&reader, tree).with_nodes();
-        while let Some(entry) = entries.next() {
+        for entry in entries.by_ref() {
             let entry = entry?;
             let path = format!("{path}/{}", String::from_utf8_lossy(&entry.name));
             match entry.kind {
@@ -395,7 +395,7 @@ fn read_stream(
     let mut scratch = Scratch::new()?;
     let mut recipe = RecipeReader::new(repository, root)?.with_nodes();
     let mut bytes = Vec::new();
-    while let Some(run) = recipe.next() {
+    for run in recipe.by_ref() {
         let run = run?;
         let chunk = reader.read(BlobKind::Data, &run.id, &mut scratch)?;
         (0..run.repeat).for_each(|_| bytes.extend_from_slice(&chunk));

@@ -42,7 +42,7 @@ pub struct Outcome {
     pub entries: u64,
     pub rescues: u64,
     pub snapshots: u64,
-    /// Backups that a prune made start over.
+    /// Backups of streams that a prune made fail: they were run again.
     pub again: u64,
     /// Hash of every operation and its outcome.
     pub history: String,
