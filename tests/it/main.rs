@@ -18,4 +18,5 @@ mod restore;
 mod salvage;
 mod schedule;
 mod sim;
+mod soak;
 mod support;
