@@ -232,6 +232,7 @@ fn attempt(
     let fates = Fates::of(repository);
     let grace = SignedDuration::try_from(options.grace).unwrap_or(SignedDuration::MAX);
     let limit = now().checked_sub(grace).unwrap_or(Timestamp::MIN);
+    repository.date_condemned()?;
     let due = repository.index().condemned_before(limit, now())?;
     let (step, replaced) =
         remove::bury(repository, &mut marker, &fates, &due.into_iter().collect())?;

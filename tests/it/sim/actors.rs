@@ -221,7 +221,8 @@ impl Player {
         if self.sim.setup.seed % 4 == 3 && self.dice.hits(700_000) {
             let lot = self.dice.next();
             let chosen = folder().files.iter().enumerate().filter(|(at, _)| lot >> at & 1 == 1);
-            let files = chosen.map(|(_, (path, bytes))| (path.display().to_string(), bytes.clone()));
+            let files =
+                chosen.map(|(_, (path, bytes))| (path.display().to_string(), bytes.clone()));
             let files: std::collections::BTreeMap<_, _> = files.collect();
             if !files.is_empty() {
                 return Content::Files(files);
@@ -293,7 +294,10 @@ impl Player {
             Err(error) => return Err(error),
         };
         if world.ledger.content(&chosen.snapshot) != Some(&found) {
-            world.violate(format!("a reader got something else than went into {:?}", chosen.snapshot.tags));
+            world.violate(format!(
+                "a reader got something else than went into {:?}",
+                chosen.snapshot.tags
+            ));
         }
         Ok(())
     }

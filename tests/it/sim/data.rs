@@ -102,7 +102,8 @@ pub fn folder() -> &'static Folder {
             let below = folder.path().join(format!("d{}", number % 4));
             std::fs::create_dir_all(&below).unwrap();
             let path = below.join(format!("f{number}"));
-            let bytes = rows(number % 8, number / 8, if number % 5 == 0 { 160 } else { 6 + number });
+            let bytes =
+                rows(number % 8, number / 8, if number % 5 == 0 { 160 } else { 6 + number });
             std::fs::write(&path, &bytes).unwrap();
             let file = std::fs::File::options().write(true).open(&path).unwrap();
             file.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000_000 + number)).unwrap();

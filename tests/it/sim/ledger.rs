@@ -113,7 +113,8 @@ impl Ledger {
     /// Packs that hold a chunk, and whether they are condemned.
     pub fn places(&self, key: &ChunkKey) -> Vec<(ObjectName, bool)> {
         let holds = |pack: &Pack| pack.entries.iter().any(|entry| entry.id == *key);
-        let found = self.packs.iter().filter(|(name, pack)| !self.dead.contains(name) && holds(pack));
+        let found =
+            self.packs.iter().filter(|(name, pack)| !self.dead.contains(name) && holds(pack));
         found.map(|(name, _)| (*name, self.condemned.contains(name))).collect()
     }
 
@@ -215,7 +216,8 @@ impl Ledger {
         self.observer.sync().map_err(|error| format!("sync to {number}: {error}"))?;
         for name in &entry.snapshot_add {
             let snapshot = self.observer.load_snapshot(name).map_err(|error| error.to_string())?;
-            let needs = self.restore(&snapshot).map_err(|error| format!("entry {number}: {error}"))?;
+            let needs =
+                self.restore(&snapshot).map_err(|error| format!("entry {number}: {error}"))?;
             self.live.insert(*name, (snapshot, needs));
             self.ever += 1;
         }
@@ -317,12 +319,19 @@ impl Ledger {
             }
         }
         if let Some((pack, entry)) = waiting.first() {
-            return Err(format!("{} of live pack {} has no live base", entry.id.short(), pack.short()));
+            return Err(format!(
+                "{} of live pack {} has no live base",
+                entry.id.short(),
+                pack.short()
+            ));
         }
         for (name, (snapshot, needs)) in &self.live {
             if let Some(lost) = needs.iter().find(|key| !ready.contains(*key)) {
                 let (name, tags) = (name.short(), &snapshot.tags);
-                return Err(format!("snapshot {name} {tags:?} needs {}, which is in no live pack", lost.short()));
+                return Err(format!(
+                    "snapshot {name} {tags:?} needs {}, which is in no live pack",
+                    lost.short()
+                ));
             }
             if self.truth.head(&paths::snapshot(name)).is_err() {
                 return Err(format!("live snapshot {} is not there", name.short()));

@@ -91,7 +91,8 @@ impl World {
         let (sabotage, end) = (saboteur.sabotage, saboteur.ends[actor]);
         let keys = self.ledger.observer().keys();
         let plain = envelope::open(keys, ObjectKind::Log, &number.to_le_bytes(), bytes);
-        let mut entry = LogEntry::decode(&plain.expect("actors seal well")).expect("and encode well");
+        let mut entry =
+            LogEntry::decode(&plain.expect("actors seal well")).expect("and encode well");
         match (sabotage, entry.kind) {
             (Sabotage::NoRescue, EntryKind::Add) if !entry.rescue.is_empty() => {
                 entry.rescue.clear();

@@ -505,7 +505,9 @@ impl World {
             Operation::GetRange(path, offset, length) => {
                 truth.get_range(path, offset, length).map(Reply::Bytes)
             }
-            Operation::Head(path) => truth.head(path).map(|size| Reply::Bytes(vec![0; size as usize])),
+            Operation::Head(path) => {
+                truth.head(path).map(|size| Reply::Bytes(vec![0; size as usize]))
+            }
             Operation::List(prefix) => {
                 let mut listing = truth.list(prefix)?;
                 if let Some(saboteur) = &self.saboteur {

@@ -154,7 +154,9 @@ impl Soak {
             End::Killed => round.kills += 1,
             End::Code(0, ..) => round.backups += 1,
             End::Code(11, ..) => round.conflicts += 1,
-            End::Code(code, _, said) => return Err(format!("backup {tag} exits with {code}: {said}")),
+            End::Code(code, _, said) => {
+                return Err(format!("backup {tag} exits with {code}: {said}"));
+            }
         }
         Ok(())
     }
