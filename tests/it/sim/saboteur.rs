@@ -152,7 +152,10 @@ impl World {
     fn sealed(&self, number: u64, entry: &LogEntry) -> Vec<u8> {
         let entropy = SeededEntropy::new(self.setup.seed, number);
         let keys = self.ledger.observer().keys();
-        envelope::seal(keys, &entropy, ObjectKind::Log, &number.to_le_bytes(), &entry.encode())
+        let mut plain = entry.encode();
+        let proof = keys.current().authority(number, &plain).expect("the observer is an owner");
+        plain.extend_from_slice(&proof);
+        envelope::seal(keys, &entropy, ObjectKind::Log, &number.to_le_bytes(), &plain)
     }
 
     /// What a writer would do that looks at its own objects and the bases of its own packs alone.
