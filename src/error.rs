@@ -130,6 +130,12 @@ pub enum Error {
     /// Somebody else's change and this one cannot both stand.
     #[error("{0}")]
     Conflict(String),
+    /// A prune removed what this backup relies on before it could say so.
+    #[error("{what} was removed by a prune while this backup ran")]
+    Pruned {
+        /// What.
+        what: String,
+    },
     /// A request that cannot be done as it stands.
     #[error("{0}")]
     Usage(String),
@@ -166,6 +172,7 @@ impl Error {
             | Self::NotEmpty { .. }
             | Self::InitInterrupted { .. }
             | Self::RolledBack { .. }
+            | Self::Pruned { .. }
             | Self::Conflict(_) => ErrorKind::Conflict,
             Self::Usage(_) => ErrorKind::Usage,
             _ => ErrorKind::Failed,
@@ -234,6 +241,9 @@ impl Error {
                                              there, delete keys/ and log/ and run it again"
                 .into(),
             Self::NoSnapshot { .. } => "'restow snapshots' lists them".into(),
+            Self::Pruned { .. } => "run the backup again: it goes on from what is stored; with \
+                                    'prune --grace' longer than a backup takes this cannot happen"
+                .into(),
             Self::NoPath { snapshot, .. } => format!("'restow ls {snapshot}' lists what it holds"),
             Self::RolledBack { .. } => {
                 "if the repository was restored from a copy on purpose, run \

@@ -33,6 +33,14 @@ impl Progress {
         self.interrupted.load(Ordering::Relaxed)
     }
 
+    /// Sets the counters back for a run that reads everything once more.
+    pub fn begin_again(&self) {
+        let Self { done_bytes, total_bytes, dedup_bytes, delta_bytes, new_bytes, .. } = self;
+        for counter in [done_bytes, total_bytes, dedup_bytes, delta_bytes, new_bytes] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Adds to one of the counters.
     pub fn add(counter: &AtomicU64, bytes: u64) {
         counter.fetch_add(bytes, Ordering::Relaxed);

@@ -9,7 +9,9 @@ mod content;
 mod encode;
 pub mod files;
 mod gather;
+mod in_order;
 mod input;
+mod names;
 mod parent;
 mod stream;
 mod walk;
@@ -122,14 +124,37 @@ pub struct Report {
 }
 
 /// Runs a backup. On interruption and on a failing source, what was stored so far is committed
-/// without a snapshot, so that the next run does not store it again.
-pub fn run(repository: &Repository, options: BackupOptions, progress: &Progress) -> Result<Report> {
-    check_names(&options)?;
+/// without a snapshot, so that the next run does not store it again. Where a prune removed what the
+/// backup relies on, files are read once more; streams cannot be.
+pub fn run(
+    repository: &Repository,
+    mut options: BackupOptions,
+    progress: &Progress,
+) -> Result<Report> {
+    names::check(&options)?;
+    let streams = std::mem::take(&mut options.streams);
+    if !streams.is_empty() {
+        return attempt(repository, &options, streams, progress);
+    }
+    for _ in 1..ATTEMPTS {
+        match attempt(repository, &options, Vec::new(), progress) {
+            Err(Error::Pruned { .. }) => progress.begin_again(),
+            other => return other,
+        }
+    }
+    attempt(repository, &options, Vec::new(), progress)
+}
+
+fn attempt(
+    repository: &Repository,
+    options: &BackupOptions,
+    streams: Vec<StreamSource>,
+    progress: &Progress,
+) -> Result<Report> {
     let started = repository.environment().clock.now();
     let time = options.time.unwrap_or(started);
-    let newest = choose::newest_of_host(repository, &options)?;
-    let parents: Vec<Option<(ObjectName, StreamEntry)>> = options
-        .streams
+    let newest = choose::newest_of_host(repository, options)?;
+    let parents: Vec<Option<(ObjectName, StreamEntry)>> = streams
         .iter()
         .map(|stream| choose::stream_parent(&options.parent, &newest, &stream.name))
         .collect();
@@ -140,10 +165,10 @@ pub fn run(repository: &Repository, options: BackupOptions, progress: &Progress)
     let mut snapshot = Snapshot {
         version: 1,
         time,
-        host: options.host,
-        user: options.user,
-        tags: options.tags,
-        description: options.description,
+        host: options.host.clone(),
+        user: options.user.clone(),
+        tags: options.tags.clone(),
+        description: options.description.clone(),
         parent: parents
             .iter()
             .flatten()
@@ -157,16 +182,16 @@ pub fn run(repository: &Repository, options: BackupOptions, progress: &Progress)
         paths: options.files.iter().flat_map(FilesSource::names).collect(),
         tree: None,
         summary: Summary::default(),
-        program: options.program,
+        program: options.program.clone(),
         extra: Default::default(),
     };
     let writer = BlobWriter::new(repository, options.dry_run);
     let shared = Shared::new(repository, &writer, progress, options.compression);
     let parents = parents.into_iter().map(|parent| parent.map(|(_, stream)| stream));
-    let sources = options.streams.into_iter().zip(parents).collect();
+    let sources = streams.into_iter().zip(parents).collect();
     let files = options.files.as_ref().map(|files| (files, tree_parent.map(|(_, tree)| tree)));
-    let streams = shared.store(sources, files, thread_count(options.threads));
-    let finished = match streams {
+    let stored = shared.store(sources, files, thread_count(options.threads));
+    let finished = match stored {
         Ok(finished) => finished,
         Err(error) => {
             // Where storing failed, everybody else only stopped because of it.
@@ -186,6 +211,13 @@ pub fn run(repository: &Repository, options: BackupOptions, progress: &Progress)
     let Finished { warnings, problems, decisions, .. } = finished;
     Ok(Report { name, snapshot, warnings, problems, decisions })
 }
+
+/// How often files are read before a backup gives up because of prunes.
+const ATTEMPTS: usize = 5;
+/// Buffers for reading each of several streams ahead, …
+const BUFFERS: usize = 4;
+/// … and for the only one.
+const BUFFERS_ALONE: usize = 6;
 
 /// What all threads of a run share.
 struct Shared<'a> {
@@ -234,7 +266,10 @@ impl<'a> Shared<'a> {
         files: Option<FilesWithParent<'_>>,
         threads: usize,
     ) -> Result<Finished> {
-        let buffers = if sources.len() > 1 { 4 } else { 6 };
+        if self.repository.environment().in_order {
+            return self.store_in_order(sources, files);
+        }
+        let buffers = if sources.len() > 1 { BUFFERS } else { BUFFERS_ALONE };
         thread::scope(|scope| {
             let storer = scope.spawn(|| self.writer.store_packs());
             let (work, queue) = bounded(threads);
@@ -362,30 +397,6 @@ fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
 fn keep_what_is_stored(writer: &BlobWriter<'_>, error: &Error) {
     if matches!(error, Error::Interrupted | Error::Source { .. } | Error::Io { .. }) {
         let _ = writer.commit(None);
-    }
-}
-
-fn check_names(options: &BackupOptions) -> Result<()> {
-    let mut seen = std::collections::HashSet::new();
-    for stream in &options.streams {
-        if stream.name.relative().is_empty() {
-            return Err(Error::Usage("a stream needs a name".into()));
-        }
-        if !stream.name.is_file_path() {
-            return Err(Error::Usage(format!(
-                "the name {} does not stand for a file in a folder: it could not be restored",
-                stream.name
-            )));
-        }
-        if !seen.insert(stream.name.relative().to_vec()) {
-            return Err(Error::Usage(format!("two streams are called {}", stream.name)));
-        }
-    }
-    let no_files = options.files.as_ref().is_none_or(|files| files.paths.is_empty());
-    if options.streams.is_empty() && no_files {
-        Err(Error::Usage("nothing to back up".into()))
-    } else {
-        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::{Change, Fate, Fates, Index, IndexError, IndexObject, Position, query};
+use super::{Change, Fate, Fates, Index, IndexError, IndexObject, Position, UNDATED, query};
 use crate::crypto::envelope::{HEADER_LEN, Header, ObjectKind};
 use crate::format::directory;
 use crate::id::ObjectName;
@@ -52,7 +52,9 @@ impl Index {
                 .prepare_cached("DELETE FROM snapshot WHERE name=?1")?
                 .execute([name.as_bytes()])?;
         }
-        set_fates(&transaction, change.condemn, Fate::Condemned, change.time_ns)?;
+        // A whole state does not tell when what it repeats was condemned.
+        let since = if change.replace { UNDATED } else { change.time_ns };
+        set_fates(&transaction, change.condemn, Fate::Condemned, since)?;
         set_fates(&transaction, change.dead, Fate::Dead, change.time_ns)?;
         for name in change.rescue {
             transaction
@@ -83,6 +85,17 @@ impl Index {
         }
         transaction.execute("DELETE FROM meta WHERE name='position'", [])?;
         transaction.commit()?;
+        Ok(())
+    }
+
+    /// Notes when objects were condemned of which only that was known.
+    pub fn date_condemned(&self, names: &[ObjectName], time_ns: i64) -> Result<(), IndexError> {
+        let connection = self.lock();
+        let mut update = connection
+            .prepare_cached("UPDATE fate SET since=?2 WHERE name=?1 AND fate=1 AND since=?3")?;
+        for name in names {
+            update.execute(params![name.as_bytes(), time_ns, UNDATED])?;
+        }
         Ok(())
     }
 }

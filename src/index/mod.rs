@@ -72,6 +72,9 @@ pub struct Position {
     pub hash: [u8; 32],
 }
 
+/// In the place of a time that is not known.
+const UNDATED: i64 = i64::MIN;
+
 /// What prune has decided about a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{Fate, Found, Index, IndexError, PackDirectory, Position, Totals};
+use super::{Fate, Found, Index, IndexError, PackDirectory, Position, Totals, UNDATED};
 use crate::crypto::envelope::HEADER_LEN;
 use crate::crypto::keys::BlobKind;
 use crate::format::directory;
@@ -122,6 +122,15 @@ impl Index {
         names
     }
 
+    /// Objects that are condemned, where it is not known since when.
+    pub fn condemned_undated(&self) -> Result<Vec<ObjectName>, IndexError> {
+        let connection = self.lock();
+        let mut select =
+            connection.prepare_cached("SELECT name FROM fate WHERE fate=1 AND since=?1")?;
+        let rows = select.query_map([UNDATED], |row| Ok(ObjectName(row.get(0)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// Objects that were condemned at or before a time.
     pub fn condemned_before(
         &self,
@@ -130,10 +139,11 @@ impl Index {
     ) -> Result<Vec<ObjectName>, IndexError> {
         let connection = self.lock();
         // What seems to have been condemned in the future was condemned by a clock that is wrong.
-        let mut select = connection
-            .prepare_cached("SELECT name FROM fate WHERE fate=1 AND (since <= ?1 OR since > ?2)")?;
+        let mut select = connection.prepare_cached(
+            "SELECT name FROM fate WHERE fate=1 AND since != ?3 AND (since <= ?1 OR since > ?2)",
+        )?;
         let number = |time: jiff::Timestamp| i64::try_from(time.as_nanosecond());
-        let limits = [number(time).unwrap_or(i64::MIN), number(now).unwrap_or(i64::MAX)];
+        let limits = [number(time).unwrap_or(i64::MIN), number(now).unwrap_or(i64::MAX), UNDATED];
         let rows = select.query_map(limits, |row| Ok(ObjectName(row.get(0)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }

@@ -35,7 +35,6 @@ pub struct Placed {
 
 /// Reads the contents of files of one repository; shared by threads.
 pub struct Contents<'a> {
-    repository: &'a Repository,
     reader: ChunkReader<'a>,
     cache: Mutex<Cache>,
     /// Something was put into the cache, or failed.
@@ -59,7 +58,6 @@ impl<'a> Contents<'a> {
         let (wanted, queue) = bounded(AHEAD);
         let pending = HashSet::new();
         Self {
-            repository,
             reader: ChunkReader::new(repository),
             cache: Mutex::new(Cache { chunks: LruCache::unbounded(), bytes: 0, limit, pending }),
             changed: Condvar::new(),
@@ -172,7 +170,7 @@ impl<'a> Contents<'a> {
         if let Some(node) = self.nodes.lock().expect("no panics here").get(&id) {
             return Ok(node.clone());
         }
-        let bytes = self.retried(|| self.reader.read_tree(&id))?;
+        let bytes = self.reader.read_tree(&id)?;
         let node = Node::decode(&bytes)
             .map_err(|error| Error::damaged(format!("recipe node {}", id.short()), error))?;
         let node = Arc::new(node);
@@ -194,7 +192,7 @@ impl<'a> Contents<'a> {
         }
         drop(cache);
         let decoded =
-            self.retried(|| self.reader.read(BlobKind::Data, &run.id, &mut Scratch::new()?));
+            Scratch::new().and_then(|mut it| self.reader.read(BlobKind::Data, &run.id, &mut it));
         let mut cache = self.cache.lock().expect("no panics here");
         cache.pending.remove(&run.id);
         self.changed.notify_all();
@@ -212,13 +210,5 @@ impl<'a> Contents<'a> {
             cache.bytes -= old.len();
         }
         Ok(bytes)
-    }
-
-    /// A prune may have moved what is wanted to another pack: then the log knows where to.
-    fn retried<T>(&self, read: impl Fn() -> Result<T>) -> Result<T> {
-        match read() {
-            Err(Error::Missing { .. }) if self.repository.sync().is_ok() => read(),
-            other => other,
-        }
     }
 }

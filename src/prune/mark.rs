@@ -184,8 +184,8 @@ impl<'a> Marker<'a> {
     }
 
     /// Marks what **every** delta in these packs is made against, needed or not: a writer may find
-    /// any chunk of a live pack and rely on it, so live packs must be readable as a whole. Whether
-    /// that changed anything.
+    /// any chunk of a live pack and rely on it, so live packs must be readable as a whole. Dead packs
+    /// do not stay, whatever is said. Whether that changed anything.
     pub fn close_over(&mut self, stays: &dyn Fn(&ObjectName) -> bool) -> Result<bool> {
         let mut is_changed = false;
         while self.close_once(stays)? {
@@ -206,7 +206,7 @@ impl<'a> Marker<'a> {
             if pack.kind != BlobKind::Data {
                 continue;
             }
-            let is_whole = fate.is_none() && stays(&name);
+            let is_whole = stays(&name);
             // Bases stand before what is made of them more often than not.
             for entry in pack.entries.iter().rev() {
                 let is_needed = self.is_needed_delta(entry) && self.is_read_here(entry, &pack)?;

@@ -13,7 +13,7 @@ mod plan;
 mod remove;
 mod repack;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -143,12 +143,18 @@ pub fn run(
     }
     let started = repository.environment().clock.now();
     for _ in 0..REPLANS {
-        if let Some(mut report) = attempt(repository, options, progress, started)? {
-            report.renewed_snapshots = renewed;
-            if !options.dry_run && !report.is_cut_short {
-                report.destroyed_epochs = repository.destroy_old_keys()?;
+        match attempt(repository, options, progress, started) {
+            Ok(Some(mut report)) => {
+                report.renewed_snapshots = renewed;
+                if !options.dry_run && !report.is_cut_short {
+                    report.destroyed_epochs = repository.destroy_old_keys()?;
+                }
+                return Ok(report);
             }
-            return Ok(report);
+            Ok(None) => {}
+            // What it looked for may be gone because of another prune.
+            Err(Error::Missing { .. } | Error::Conflict(_)) if repository.has_moved() => {}
+            Err(error) => return Err(error),
         }
     }
     Err(Error::Conflict("other prunes are at work all the time; try again later".into()))
@@ -226,6 +232,7 @@ fn attempt(
     let fates = Fates::of(repository);
     let grace = SignedDuration::try_from(options.grace).unwrap_or(SignedDuration::MAX);
     let limit = now().checked_sub(grace).unwrap_or(Timestamp::MIN);
+    repository.date_condemned()?;
     let due = repository.index().condemned_before(limit, now())?;
     let (step, replaced) =
         remove::bury(repository, &mut marker, &fates, &due.into_iter().collect())?;
@@ -241,8 +248,8 @@ fn attempt(
 }
 
 /// All packs, idx objects and snapshots in the store: path and size by name.
-fn list(repository: &Repository) -> Result<HashMap<ObjectName, (String, u64)>> {
-    let mut listed = HashMap::new();
+fn list(repository: &Repository) -> Result<BTreeMap<ObjectName, (String, u64)>> {
+    let mut listed = BTreeMap::new();
     for folder in [paths::DATA, paths::INDEX, paths::SNAPSHOTS] {
         for object in repository.store().list(folder)? {
             if let Some(name) = paths::object_name(&object.path) {
@@ -256,7 +263,7 @@ fn list(repository: &Repository) -> Result<HashMap<ObjectName, (String, u64)>> {
 fn summary(
     plan: &Plan,
     marker: &Marker<'_>,
-    listed: &HashMap<ObjectName, (String, u64)>,
+    listed: &BTreeMap<ObjectName, (String, u64)>,
     repository: &Repository,
 ) -> PruneReport {
     let sum = |packs: &[PackUse], of: fn(&PackUse) -> u64| packs.iter().map(of).sum::<u64>();

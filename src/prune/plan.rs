@@ -12,6 +12,7 @@ use crate::format::paths;
 use crate::id::{ChunkKey, ObjectName};
 use crate::index::PackDirectory;
 use crate::repository::Repository;
+use crate::store::StoreError;
 
 /// A pack of less than this part of the target size is small.
 const SMALL_PART: u64 = 4;
@@ -115,9 +116,7 @@ pub fn make(
         match (used, unused) {
             (0, _) => plan.remove.push(pack_use),
             // It may have come after the listing.
-            _ if !listed.contains(&name)
-                && repository.store().head(&paths::pack(&name)).ok() != Some(size) =>
-            {
+            _ if !listed.contains(&name) && !is_there(repository, &name, size)? => {
                 return Err(Error::missing_object(&paths::pack(&name)));
             }
             (_, 0) if !(options.repack_small && is_small || is_old) => plan.keep.push(pack_use),
@@ -126,6 +125,14 @@ pub fn make(
     }
     choose(&mut plan, partial, options);
     Ok(plan)
+}
+
+fn is_there(repository: &Repository, name: &ObjectName, size: u64) -> Result<bool> {
+    match repository.store().head(&paths::pack(name)) {
+        Ok(found) => Ok(found == size),
+        Err(StoreError::NotFound { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Bytes of blobs that are needed and that are not. Of a group in part, its share.

@@ -1,7 +1,7 @@
 //! Condemning packs, declaring them dead, deleting them. In this order, each step committed to the
 //! log before the next, so that no writer can be relying on what goes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::PruneProblem;
 use super::mark::Marker;
@@ -60,7 +60,8 @@ pub fn condemn(
         }
         // Snapshots that came meanwhile may need what was garbage.
         marker.mark_new()?;
-        condemned = garbage(repository, marker, packs)?;
+        let is_live = |name: &ObjectName| repository.index().fate(name).is_none();
+        condemned = garbage(repository, marker, packs, &is_live)?;
         condemned.extend(orphans_still(repository, orphans)?);
         if condemned.is_empty() {
             step = Step::Nothing;
@@ -84,6 +85,8 @@ pub fn bury(
     let mut replaced = Vec::new();
     let mut step = Step::Nothing;
     let committed = repository.commit(&mut || {
+        // What an earlier proposal replaced stands where that was not committed.
+        replaced.clear();
         let now = Fates::of(repository);
         if now.dead != fates.dead
             || !now.condemned.iter().all(|name| fates.condemned.contains(name))
@@ -95,7 +98,8 @@ pub fn bury(
         // What was rescued is not condemned any more.
         let still: BTreeSet<_> =
             due.iter().filter(|name| now.condemned.contains(name)).copied().collect();
-        dead = garbage(repository, marker, &still)?;
+        // A condemned pack that outlives others may still be rescued, as a whole.
+        dead = garbage(repository, marker, &still, &|_| true)?;
         if dead.is_empty() {
             step = Step::Nothing;
             return Err(Error::Interrupted);
@@ -124,11 +128,13 @@ fn unchanged(repository: &Repository, fates: &Fates) -> bool {
 }
 
 /// Of these objects those that can go: every needed chunk also stands in a live pack that stays, no
-/// delta in a pack that stays is made against what goes, and no log entry made it live meanwhile.
+/// delta in a pack that stays and `counts` is made against what goes, and no log entry made it live
+/// meanwhile.
 fn garbage(
     repository: &Repository,
     marker: &mut Marker<'_>,
     names: &BTreeSet<ObjectName>,
+    counts: &dyn Fn(&ObjectName) -> bool,
 ) -> Result<BTreeSet<ObjectName>> {
     let index = repository.index();
     let mut going = names.clone();
@@ -136,7 +142,7 @@ fn garbage(
         going.remove(&live);
     }
     loop {
-        marker.close_over(&|name| !going.contains(name))?;
+        marker.close_over(&|name| counts(name) && !going.contains(name))?;
         let before = going.len();
         for name in names {
             if going.contains(name) && !is_garbage(repository, marker, &going, name)? {
@@ -228,7 +234,7 @@ fn rewritten(
 /// store would not delete: that is tried again the next time.
 pub fn delete(
     repository: &Repository,
-    listed: &HashMap<ObjectName, (String, u64)>,
+    listed: &BTreeMap<ObjectName, (String, u64)>,
     replaced: &[ObjectName],
 ) -> Result<(u64, u64, Vec<PruneProblem>)> {
     let index = repository.index();

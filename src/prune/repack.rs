@@ -53,8 +53,7 @@ pub fn repack(
         verifier: Decompressor::new()?,
     };
     copier.compressor.set_plain_level(Settings::default().file_level)?;
-    let copied = thread::scope(|scope| {
-        let storer = scope.spawn(|| writer.store_packs());
+    let mut copy = || {
         let copied = packs.iter().try_for_each(|pack_use| {
             if progress.is_interrupted() || writer.has_failed() {
                 return Err(Error::Interrupted);
@@ -74,10 +73,18 @@ pub fn repack(
             Progress::add(&progress.done_bytes, pack_use.used);
             Ok(())
         });
-        let closed = writer.close();
-        let _ = storer.join();
-        copied.and(closed)
-    });
+        copied.and(writer.close())
+    };
+    let copied = if repository.environment().in_order {
+        copy().inspect(|()| writer.store_packs())
+    } else {
+        thread::scope(|scope| {
+            let storer = scope.spawn(|| writer.store_packs());
+            let copied = copy();
+            let _ = storer.join();
+            copied
+        })
+    };
     if let Err(error) = copied {
         return Err(writer.take_error().unwrap_or(error));
     }

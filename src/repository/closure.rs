@@ -103,12 +103,17 @@ impl<'a> Walk<'a> {
             let places = self.repository.index().packs_of(&key)?;
             let found = self.choose(&key, places)?;
             waiting.extend(found.needs());
+            if self.is_newly_condemned(&found) {
+                // Rescued, it is a live pack like any other: all of it must be readable, for other
+                // writers will rely on what they find in it.
+                waiting.extend(found.pack.entries.iter().flat_map(|entry| &entry.bases));
+            }
         }
         Ok(())
     }
 
     /// A live place if there is one, else a condemned one, which then has to be rescued.
-    fn choose(&mut self, key: &ChunkKey, places: Vec<Found>) -> Result<Found> {
+    fn choose(&self, key: &ChunkKey, places: Vec<Found>) -> Result<Found> {
         let index = self.repository.index();
         if let Some(live) = places.iter().find(|place| index.fate(&place.pack.name).is_none()) {
             return Ok(live.clone());
@@ -117,8 +122,13 @@ impl<'a> Walk<'a> {
             .into_iter()
             .find(|place| index.fate(&place.pack.name) == Some(Fate::Condemned))
             .ok_or_else(|| gone(&format!("chunk {}", key.short())))?;
-        self.condemned.insert(condemned.pack.name);
         Ok(condemned)
+    }
+
+    /// Notes the pack for rescue if it is condemned; `true` the first time.
+    fn is_newly_condemned(&mut self, found: &Found) -> bool {
+        let name = found.pack.name;
+        self.repository.index().fate(&name) == Some(Fate::Condemned) && self.condemned.insert(name)
     }
 }
 
@@ -131,7 +141,5 @@ fn as_gone(error: Error) -> Error {
 }
 
 fn gone(what: &str) -> Error {
-    Error::Conflict(format!(
-        "{what} was removed by a prune while this backup ran; run the backup again"
-    ))
+    Error::Pruned { what: what.to_owned() }
 }

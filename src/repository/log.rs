@@ -3,7 +3,7 @@
 //! Creating `log/<n+1>` **is** the commit. There are no locks: of several writers that try the same
 //! number one wins, the others apply what it wrote, check their own change against it, and go on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::Repository;
 use super::entry::StoredEntry;
@@ -46,6 +46,12 @@ impl Repository {
                 other => return other,
             }
         }
+    }
+
+    /// Brings the index up to date, as far as that is possible. Whether that changed anything.
+    pub(crate) fn has_moved(&self) -> bool {
+        let before = self.index.position();
+        matches!((before, self.sync()), (Ok(before), Ok(now)) if before != Some(now))
     }
 
     /// Makes sure that the log ends where it seems to: an entry that was lost must not be taken for
@@ -177,6 +183,28 @@ impl Repository {
             entries.push(next);
         }
         Ok(())
+    }
+
+    /// Finds out when condemned objects were condemned of which the index knows only that: it began
+    /// with a whole state, and the entries before that tell. Where they cannot be read any more, the
+    /// time of the last one that can be is taken.
+    pub(crate) fn date_condemned(&self) -> Result<()> {
+        let mut undated: HashSet<_> = self.index.condemned_undated()?.into_iter().collect();
+        let Some(head) = self.index.position()? else { return Ok(()) };
+        let mut earliest = i64::MAX;
+        for number in (0..=head.number).rev() {
+            if undated.is_empty() {
+                return Ok(());
+            }
+            let Ok(Some(StoredEntry { entry, .. })) = self.read_entry(number) else { break };
+            earliest = earliest.min(entry.time_ns);
+            if entry.kind != EntryKind::State {
+                let mut found = entry.condemn;
+                found.retain(|name| undated.remove(name));
+                self.index.date_condemned(&found, entry.time_ns)?;
+            }
+        }
+        Ok(self.index.date_condemned(&undated.into_iter().collect::<Vec<_>>(), earliest)?)
     }
 
     /// Applies entries up to the head. Objects that a later one of them removes are passed over: a

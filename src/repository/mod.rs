@@ -45,12 +45,16 @@ pub struct Environment {
     pub author: String,
     /// Folder for local indexes, one folder a repository below it; `None` keeps none.
     pub cache: Option<PathBuf>,
+    /// One step after the other instead of several threads, so that the same time and randomness
+    /// make the same calls to the store in the same order. For tests that replay a history.
+    pub in_order: bool,
 }
 
 impl Environment {
     /// The operating system's clock and randomness.
     pub fn system(author: String, cache: Option<PathBuf>) -> Self {
-        Self { entropy: Arc::new(OsEntropy), clock: Arc::new(SystemClock), author, cache }
+        let (entropy, clock) = (Arc::new(OsEntropy), Arc::new(SystemClock));
+        Self { entropy, clock, author, cache, in_order: false }
     }
 }
 

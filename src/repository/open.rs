@@ -326,6 +326,8 @@ fn probe_create_only(store: &dyn Store, id: &RepositoryId) -> Result<()> {
     store.delete(&path)?;
     match second {
         Err(StoreError::AlreadyExists { .. }) if kept == b"first" => Ok(()),
+        // A store that fails is not one that overwrites.
+        Err(error) if kept == b"first" => Err(error.into()),
         _ => Err(Error::Conflict(format!(
             "{} overwrites existing objects when asked not to; it cannot hold a repository",
             store.location()

@@ -92,8 +92,27 @@ impl<'a> ChunkReader<'a> {
         bytes
     }
 
-    /// The verified bytes of a chunk.
+    /// The verified bytes of a chunk. A prune may have moved it to another pack since the index was
+    /// last brought up to date: then the log knows where to.
     pub fn read(&self, kind: BlobKind, id: &ChunkId, scratch: &mut Scratch) -> Result<Vec<u8>> {
+        // Another thread may have brought it up to date since this one looked.
+        let mut is_first = true;
+        loop {
+            match self.read_as_indexed(kind, id, scratch) {
+                Err(Error::Missing { .. }) if self.repository.has_moved() || is_first => {
+                    is_first = false;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn read_as_indexed(
+        &self,
+        kind: BlobKind,
+        id: &ChunkId,
+        scratch: &mut Scratch,
+    ) -> Result<Vec<u8>> {
         let places = self.places(kind, &id.key())?;
         let mut first_error = None;
         for place in places {

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::Repository;
 use super::closure::Walk;
@@ -25,8 +25,8 @@ use crate::format::snapshot::Snapshot;
 use crate::id::{ChunkId, ChunkKey, ObjectName};
 use crate::index::Fate;
 
-/// Packs are committed when they add up to this many bytes, …
-const CHECKPOINT_BYTES: u64 = 256 << 20;
+/// Packs are committed when they add up to this many full ones, …
+const CHECKPOINT_PACKS: u64 = 8;
 /// … or hold this many blobs.
 const CHECKPOINT_BLOBS: usize = 1 << 18;
 /// Most blobs of one pack; keeps its directory small.
@@ -78,7 +78,9 @@ impl Stored {
 impl<'a> BlobWriter<'a> {
     /// A writer into `repository`; with `dry_run` everything is done but storing.
     pub fn new(repository: &'a Repository, dry_run: bool) -> Self {
-        let (sender, queue) = bounded(1);
+        // In order, packs are stored when all are filled.
+        let is_in_order = repository.environment().in_order;
+        let (sender, queue) = if is_in_order { unbounded() } else { bounded(1) };
         let writer = Self {
             repository,
             dry_run,
@@ -261,6 +263,10 @@ impl<'a> BlobWriter<'a> {
         }
     }
 
+    fn checkpoint_bytes(&self) -> u64 {
+        CHECKPOINT_PACKS * self.repository.config().data_pack_bytes
+    }
+
     fn submit(&self, builder: PackBuilder) -> Result<()> {
         let sender = self.jobs.lock().expect("no panics here").clone();
         // A closed queue means that storing failed; the error is told by `commit`.
@@ -289,7 +295,7 @@ impl<'a> BlobWriter<'a> {
         stored.packs.push(pack.indexed);
         stored.bytes += size;
         stored.blobs += blobs;
-        if stored.bytes >= CHECKPOINT_BYTES || stored.blobs >= CHECKPOINT_BLOBS {
+        if stored.bytes >= self.checkpoint_bytes() || stored.blobs >= CHECKPOINT_BLOBS {
             self.commit_packs(&mut stored, None)?;
         }
         Ok(pack.bytes)
@@ -399,9 +405,7 @@ impl<'a> BlobWriter<'a> {
                     rescue.insert(name);
                 }
                 Some(Fate::Dead) => {
-                    return Err(Error::Conflict(format!(
-                        "{path} was removed by a prune before this backup committed it; run it again"
-                    )));
+                    return Err(Error::Pruned { what: path });
                 }
             }
         }

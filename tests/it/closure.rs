@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use restow::backup::{StreamSource, run};
 use restow::check::{ReadData, run as check};
+use restow::clock::Clock;
 use restow::error::Error;
 use restow::format::log::{EntryKind, LogEntry};
 use restow::format::paths;
 use restow::id::ObjectName;
 use restow::index::Fate;
 use restow::progress::Progress;
-use restow::repository::Repository;
+use restow::prune::{PruneOptions, run as prune};
 use restow::repository::snapshots::Filter;
+use restow::repository::{Environment, Repository};
 use restow::source::StreamInput;
 use restow::store::Store;
 use restow::store::memory::MemoryStore;
@@ -117,7 +119,7 @@ fn a_backup_that_relies_on_dead_packs_is_refused_and_the_next_one_works() {
             kill(&pruner, &files, &packs);
         });
         match result {
-            Err(Error::Conflict(_)) => {
+            Err(Error::Pruned { .. }) => {
                 assert!(repository.snapshots(&Filter::default()).unwrap().is_empty());
             }
             // The event may come before the first delta: then everything was stored whole.
@@ -130,6 +132,62 @@ fn a_backup_that_relies_on_dead_packs_is_refused_and_the_next_one_works() {
         let report = back_up(&repository, &next).unwrap();
         assert!(read(&repository, &report.snapshot.streams[0]).unwrap() == next);
         assert_sound(&store);
+    }
+}
+
+/// A rescued pack is live as a whole: who finds any chunk in it may rely on it, so what its other
+/// deltas are made against is rescued too.
+#[test]
+fn rescued_packs_are_readable_as_a_whole() {
+    let store = Arc::new(MemoryStore::new());
+    let repository = init(store.clone()).unwrap();
+    let second = changed_rows(1, 3000, 1, 10);
+    back_up(&repository, &rows(1, 3000)).unwrap();
+    back_up(&repository, &second).unwrap();
+    let pruner = open(store.clone()).unwrap();
+    // A part of the second day: not all chunks of its packs.
+    back_up_during(&repository, &second[second.len() / 2..], move || {
+        forget_all(&pruner);
+        condemn(&pruner, &pack_names(&pruner));
+    })
+    .unwrap();
+    let pruner = open(store.clone()).unwrap();
+    kill(&pruner, &store, &pruner.index().condemned());
+    back_up(&open(store.clone()).unwrap(), &second).unwrap();
+    assert_sound(&store);
+}
+
+/// Of two condemned packs the older may be due and the other not, by clocks that differ. What can
+/// still be rescued must stay readable.
+#[test]
+fn condemned_packs_outlive_what_is_made_of_them() {
+    let store = Arc::new(MemoryStore::new());
+    let repository = init(store.clone()).unwrap();
+    back_up(&repository, &rows(1, 3000)).unwrap();
+    let bases = pack_names(&repository);
+    let second = changed_rows(1, 3000, 1, 10);
+    back_up(&repository, &second).unwrap();
+    let mut all = pack_names(&repository);
+    all.retain(|pack| !bases.contains(pack));
+    forget_all(&repository);
+    back_up(&repository, b"something else").unwrap();
+    let long_ago = Environment { clock: Arc::new(LongAgo), ..repository.environment().clone() };
+    condemn(&Repository::open(store.clone(), &secret(), long_ago).unwrap(), &bases);
+    condemn(&repository, &all);
+    let pruner = open(store.clone()).unwrap();
+    prune(&pruner, &PruneOptions::default(), &Progress::default()).unwrap();
+    let mut entry = LogEntry::new(EntryKind::Add);
+    entry.rescue = all;
+    repository.commit(&mut || Ok(entry.clone())).unwrap();
+    back_up(&repository, &second).unwrap();
+    assert_sound(&store);
+}
+
+struct LongAgo;
+
+impl Clock for LongAgo {
+    fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::from_second(1_000_000_000).unwrap()
     }
 }
 

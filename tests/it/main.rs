@@ -16,4 +16,7 @@ mod postgres;
 mod prune;
 mod restore;
 mod salvage;
+mod schedule;
+mod sim;
+mod soak;
 mod support;

@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use restow::check::{ReadData, run as check};
+use restow::clock::Clock;
+use restow::entropy::OsEntropy;
 use restow::error::{Error, Result};
 use restow::forget::forget;
+use restow::format::log::{EntryKind, LogEntry};
 use restow::id::ObjectName;
 use restow::progress::Progress;
 use restow::prune::{PruneOptions, PruneReport, Unused, run};
-use restow::repository::Repository;
 use restow::repository::snapshots::Filter;
+use restow::repository::{Environment, Repository};
 use restow::restore::options::{Overwrite, TreeOptions};
 use restow::restore::tree::restore_tree;
 use restow::store::fault::{Fault, FaultStore};
@@ -132,6 +135,37 @@ fn condemned_packs_wait_for_their_grace_and_can_be_rescued() {
     assert!(report.deleted > 0 && report.condemned == 0, "{report:?}");
     assert_clean(&repository);
     assert!(contents(&repository).unwrap().values().any(|bytes| *bytes == days[2]));
+}
+
+struct At(i64);
+
+impl Clock for At {
+    fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::from_second(self.0).unwrap()
+    }
+}
+
+/// A whole state in the log does not make the grace begin anew for those who read no further back.
+#[test]
+fn the_grace_runs_on_past_a_whole_state() {
+    let (store, days) = three_days();
+    let at = |minutes: i64| {
+        let clock = Arc::new(At(2_000_000_000 + minutes * 60));
+        let environment = Environment { clock, ..environment(Arc::new(OsEntropy)) };
+        Repository::open(store.clone(), &secret(), environment).unwrap()
+    };
+    let patient = PruneOptions { grace: Duration::from_secs(3600), ..at_once() };
+    let prune_at = |minutes| run(&at(minutes), &patient, &Progress::default()).unwrap();
+    forget_some(&at(0), &names(&at(0))[..2]).unwrap();
+    assert!(prune_at(0).condemned > 0);
+    let busy = at(50);
+    while busy.index().position().unwrap().unwrap().number < 130 {
+        busy.commit(&mut || Ok(LogEntry::new(EntryKind::Noop))).unwrap();
+    }
+    assert_eq!(prune_at(59).deleted, 0);
+    assert!(prune_at(61).deleted > 0);
+    assert_clean(&at(62));
+    assert!(contents(&at(62)).unwrap().values().all(|bytes| *bytes == days[2]));
 }
 
 #[test]
@@ -276,7 +310,7 @@ pub fn meet(
         let was_alone = interloper.operations() <= at;
         match result {
             Ok(()) => {}
-            Err(Error::Conflict(_)) if !was_alone => given_up += 1,
+            Err(Error::Conflict(_) | Error::Pruned { .. }) if !was_alone => given_up += 1,
             Err(error) => panic!("operation {at}: {error}"),
         }
         let repository = open(store.clone()).unwrap();
@@ -393,6 +427,68 @@ fn a_prune_comes_between_the_steps_of_a_backup() {
         },
     );
     assert_eq!(given_up, 0);
+}
+
+/// What a prune was about to bury is live again when it gets to it: nothing of it may be deleted.
+#[test]
+fn a_rescue_comes_between_the_steps_of_a_prune() {
+    let rescue = |repository: &Repository, _: &[Vec<u8>]| {
+        let mut entry = LogEntry::new(EntryKind::Add);
+        entry.rescue = repository.index().condemned();
+        repository.commit(&mut || Ok(entry.clone())).unwrap();
+    };
+    let given_up = meet(&mostly_garbage, |repository, _| prune(repository).map(drop), rescue);
+    assert_eq!(given_up, 0);
+}
+
+#[test]
+fn a_prune_comes_between_the_steps_of_a_restore() {
+    let given_up = meet(
+        &mostly_garbage,
+        |repository, days| {
+            let held = contents(repository)?;
+            assert!(held.values().all(|bytes| *bytes == days[2]) && held.len() == 1);
+            Ok(())
+        },
+        |repository, _| drop(prune(repository).unwrap()),
+    );
+    assert_eq!(given_up, 0);
+}
+
+/// Files can be read once more where a prune without a grace took what their backup relies on.
+#[test]
+fn a_prune_comes_between_the_steps_of_a_backup_of_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    for number in 0..12 {
+        std::fs::write(source.join(format!("{number}")), rows(number, 30 * number as usize))
+            .unwrap();
+    }
+    for at in 0.. {
+        let store = Arc::new(MemoryStore::new());
+        let repository = init(store.clone()).unwrap();
+        back_up_files(&repository, &[&source]);
+        forget_some(&repository, &names(&repository)).unwrap();
+        let beside = store.clone();
+        let empty_out = move || {
+            let options = PruneOptions { allow_empty: true, ..at_once() };
+            run(&open(beside).unwrap(), &options, &Progress::default()).unwrap();
+        };
+        let interloper = Arc::new(Interloper {
+            inner: store.clone(),
+            at,
+            operations: AtomicU64::new(0),
+            act: Mutex::new(Some(Box::new(empty_out))),
+        });
+        back_up_files(&open(interloper.clone()).unwrap(), &[&source]);
+        let repository = open(store).unwrap();
+        assert_sound(&repository);
+        assert_eq!(names(&repository).len(), 1);
+        if interloper.operations.load(Ordering::SeqCst) <= at {
+            break;
+        }
+    }
 }
 
 #[test]

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use restow::backup::{BackupOptions, Report, StreamSource, run};
 use restow::chunker::Profile;
-use restow::clock::SystemClock;
 use restow::crypto::slot::Secret;
 use restow::entropy::{Entropy, OsEntropy};
 use restow::error::Result;
@@ -57,7 +56,7 @@ pub fn secret() -> Secret {
 }
 
 pub fn environment(entropy: Arc<dyn Entropy>) -> Environment {
-    Environment { entropy, clock: Arc::new(SystemClock), author: "test".into(), cache: None }
+    Environment { entropy, ..Environment::system("test".into(), None) }
 }
 
 /// Small chunks and packs, so that a few hundred kilobytes make many objects.
