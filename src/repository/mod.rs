@@ -6,14 +6,18 @@
 
 mod closure;
 mod entry;
+pub mod damaged;
 pub mod keys;
 mod log;
 mod objects;
 mod open;
+pub mod parity;
 mod pending;
 pub mod reader;
 pub mod recipes;
 pub mod rotation;
+mod reindex;
+pub mod remains;
 mod salvage;
 pub mod snapshots;
 pub mod trees;

@@ -38,6 +38,8 @@ pub struct InitOptions {
     pub tree_pack_bytes: u64,
     /// Whether packs are padded.
     pub padding: Padding,
+    /// Parity of packs in thousandths of their size; 0 for none.
+    pub parity: u16,
 }
 
 impl Default for InitOptions {
@@ -49,6 +51,7 @@ impl Default for InitOptions {
             data_pack_bytes: 32 << 20,
             tree_pack_bytes: 8 << 20,
             padding: Padding::None,
+            parity: 0,
         }
     }
 }
@@ -84,6 +87,7 @@ impl Repository {
             data_pack_bytes: options.data_pack_bytes,
             tree_pack_bytes: options.tree_pack_bytes,
             padding: options.padding,
+            parity: options.parity,
         };
         probe_create_only(&*store, &config.id)?;
         let index = open_index(&environment, config.id)?;
@@ -98,7 +102,9 @@ impl Repository {
             damage: None,
             added_slots: Mutex::default(),
         };
-        repository.put_first_entry(LogEntry::new(EntryKind::State))?;
+        let mut first = LogEntry::new(EntryKind::State);
+        first.config = repository.config.encode(&repository.keys);
+        repository.put_first_entry(first)?;
         repository.slot = Mutex::new(repository.put_slot(&slot)?);
         let stored = repository.config.encode(&repository.keys);
         repository.store.put_new(paths::CONFIG, &stored).map_err(|error| match error {
@@ -136,9 +142,19 @@ impl Repository {
             Err(error) => return Err(error.into()),
         };
         let config = Config::parse(&stored).map_err(|source| Error::Config { location, source })?;
-        let Unlocked { name, slot_key, keys } = unlock(&*store, secret, &stored)?;
+        let unlocked = unlock(&*store, secret, &stored)?;
         let index = open_index(&environment, config.id)?;
-        Ok(Self {
+        Ok(Self::assemble(store, environment, config, unlocked, index))
+    }
+
+    pub(super) fn assemble(
+        store: Arc<dyn Store>,
+        environment: Environment,
+        config: Config,
+        Unlocked { name, slot_key, keys }: Unlocked,
+        index: Index,
+    ) -> Self {
+        Self {
             store,
             environment,
             config,
@@ -148,7 +164,7 @@ impl Repository {
             slot_key,
             damage: None,
             added_slots: Mutex::default(),
-        })
+        }
     }
 
     /// Makes a damaged index again. Where the log stood is kept in mind if it can be read.
@@ -270,7 +286,7 @@ fn newest(one: Option<Unlocked>, other: Unlocked) -> Unlocked {
     new
 }
 
-fn open_index(environment: &Environment, id: RepositoryId) -> Result<Index> {
+pub(super) fn open_index(environment: &Environment, id: RepositoryId) -> Result<Index> {
     Ok(match &environment.cache {
         Some(folder) => Index::open(&folder.join(id.to_hex()), id)?,
         None => Index::temporary(id)?,
