@@ -105,6 +105,11 @@ impl LogEntry {
             && self.oldest_epoch == 0
     }
 
+    /// Whether it only takes the place of an entry that was lost, so that nothing else can.
+    pub fn is_filler(&self) -> bool {
+        self.kind == EntryKind::Noop && self.was_repaired
+    }
+
     /// Encodes the entry.
     pub fn encode(&self) -> Vec<u8> {
         let mut encoder = Encoder::default();

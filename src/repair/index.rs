@@ -300,13 +300,20 @@ impl<'a> Rebuild<'a> {
             .collect();
         let live = known.iter().filter(|(_, standing)| **standing == Standing::Live);
         wanted.extend(live.map(|(name, _)| *name));
-        let mut snapshots = Vec::new();
+        let (mut snapshots, mut manifests) = (Vec::new(), HashSet::new());
+        // What the log knows comes first: a backup may have stored the same manifest twice.
+        let mut wanted: Vec<_> = wanted.into_iter().collect();
+        wanted.sort_by_key(|name| (!known.contains_key(name), *name));
         for name in wanted {
             self.stop_if_asked()?;
             match self.repository.load_snapshot(&name) {
-                Ok(_) => {
+                Ok(snapshot) => {
+                    let is_known = known.contains_key(&name);
+                    if !manifests.insert(*blake3::hash(&snapshot.encode()).as_bytes()) && !is_known {
+                        continue;
+                    }
                     snapshots.push(name);
-                    if !known.contains_key(&name) {
+                    if !is_known {
                         self.report.found_snapshots.push(name);
                         self.is_changed = true;
                     }
@@ -319,6 +326,7 @@ impl<'a> Rebuild<'a> {
                 Err(error) => return Err(error),
             }
         }
+        snapshots.sort_unstable();
         self.report.snapshots = snapshots.len() as u64;
         Ok(snapshots)
     }

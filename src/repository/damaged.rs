@@ -87,6 +87,7 @@ impl Damaged {
         let mut is_filled = false;
         for number in holes.take(MAX_HOLES as usize) {
             let mut noop = LogEntry::new(EntryKind::Noop);
+            noop.was_repaired = true;
             let before = number.checked_sub(1).and_then(|n| self.repository.read_entry(n).ok());
             noop.previous = before.flatten().map_or([0; 32], |stored| stored.position.hash);
             self.stamp(&mut noop);

@@ -106,8 +106,9 @@ impl Repository {
                 Ok(Some(stored)) => {
                     if let Some(known) = memory.filter(|memory| memory.position.number == number) {
                         let is_same = known.position == stored.position;
+                        let is_readable = !stored.entry.is_filler();
                         reading.entry(stored);
-                        reading.recall(known, Some(is_same))?;
+                        reading.recall(known, is_readable.then_some(is_same))?;
                         memory = None;
                     } else {
                         reading.entry(stored);
@@ -183,6 +184,11 @@ impl Reading {
         }
         self.previous = Some(position.hash);
         self.remains.is_whole |= entry.is_state();
+        if entry.is_filler() {
+            self.remains.errors.push(Error::missing_object(&paths::log(position.number)));
+            push_run(&mut self.remains.lost, position.number, position.number);
+            self.remains.is_whole = false;
+        }
         self.met(position.number);
         if entry.kind == EntryKind::Repair {
             self.forgiven.extend(&entry.lost);
@@ -215,7 +221,8 @@ impl Reading {
         }
         self.remains.apply(&state);
         self.remains.is_whole = true;
-        self.previous = Some(memory.position.hash);
+        // Where something else stands in the place of what it saw, that is what the next one continues.
+        self.previous = self.previous.or(Some(memory.position.hash));
         Ok(())
     }
 
