@@ -79,6 +79,7 @@ pub fn run(
     progress: &Progress,
 ) -> Result<IndexReport> {
     let mut damaged = Damaged::open(store, secret, environment)?;
+    let is_rolled_back = damaged.remains.is_rolled_back;
     for _ in 0..ATTEMPTS {
         if !options.dry_run && damaged.fill_holes()? {
             damaged.look_again()?;
@@ -86,6 +87,7 @@ pub fn run(
         let mut rebuild = Rebuild::new(&damaged, options, progress)?;
         let entry = rebuild.state()?;
         let mut report = rebuild.report;
+        report.is_rolled_back |= is_rolled_back;
         let log_needs_it = !damaged.remains.is_whole || !damaged.remains.is_known;
         let state_changed = rebuild.is_changed || log_needs_it;
         report.is_needed = state_changed || damaged.config_error.is_some();
@@ -309,7 +311,8 @@ impl<'a> Rebuild<'a> {
             match self.repository.load_snapshot(&name) {
                 Ok(snapshot) => {
                     let is_known = known.contains_key(&name);
-                    if !manifests.insert(*blake3::hash(&snapshot.encode()).as_bytes()) && !is_known {
+                    if !manifests.insert(*blake3::hash(&snapshot.encode()).as_bytes()) && !is_known
+                    {
                         continue;
                     }
                     snapshots.push(name);

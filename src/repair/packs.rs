@@ -67,6 +67,16 @@ struct Unit {
     members: Range<usize>,
 }
 
+impl Unit {
+    /// Its chunks: the members of a group, else the blob itself.
+    fn chunks(&self) -> Range<usize> {
+        match self.members.is_empty() {
+            true => self.ordinal..self.ordinal + 1,
+            false => self.members.clone(),
+        }
+    }
+}
+
 fn units(pack: &PackDirectory) -> Vec<Unit> {
     let is_blob = |at: &usize| pack.entries[*at].codec != Codec::Member;
     let starts: Vec<usize> = (0..pack.entries.len()).filter(is_blob).collect();
@@ -183,7 +193,7 @@ impl<'a> Loss<'a> {
                 self.good.insert((*name, unit.ordinal));
                 continue;
             }
-            for at in std::iter::once(unit.ordinal).chain(unit.members) {
+            for at in unit.chunks() {
                 let key = pack.entries[at].id;
                 if !self.is_elsewhere(&key, name)? {
                     self.lost.insert(key);
@@ -341,11 +351,7 @@ fn stands_elsewhere(
 ) -> Result<bool> {
     let index = repository.index();
     let mut scratch = Scratch::new()?;
-    let chunks = match unit.members.is_empty() {
-        true => unit.ordinal..unit.ordinal + 1,
-        false => unit.members.clone(),
-    };
-    for at in chunks {
+    for at in unit.chunks() {
         let places = index.packs_of(&pack.entries[at].id)?;
         let stays = places.iter().any(|place| {
             index.fate(&place.pack.name).is_none()

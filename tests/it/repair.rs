@@ -122,7 +122,8 @@ fn everything_but_packs_and_snapshots_comes_back_whole() {
             damage(&damaged, &path);
             let what = format!("{path} {how}");
             // The last entry deleted is a rollback: nobody can see it who was not there.
-            let options = IndexOptions { all: path.ends_with("3") && how == "deleted", ..Default::default() };
+            let options =
+                IndexOptions { all: path.ends_with("3") && how == "deleted", ..Default::default() };
             mend_index_with(damaged.clone(), options).unwrap_or_else(|e| panic!("{what}: {e}"));
             let config = open(damaged.clone()).unwrap().config().clone();
             assert_eq!(config, *open(store.clone()).unwrap().config(), "{what}");
@@ -247,9 +248,7 @@ fn a_repaired_log_says_what_it_lost_and_holes_are_closed() {
     assert!(!mend_index(store.clone()).unwrap().is_needed);
     // States that follow say that there was a repair.
     for _ in 0..140 {
-        repository
-            .commit(&mut || Ok(restow::format::log::LogEntry::new(EntryKind::Noop)))
-            .unwrap();
+        repository.commit(&mut || Ok(restow::format::log::LogEntry::new(EntryKind::Noop))).unwrap();
     }
     let numbers = repository.log_numbers().unwrap();
     let state = numbers.into_iter().map(entry).rfind(|entry| entry.is_state()).unwrap();
@@ -385,7 +384,8 @@ fn nothing_is_deleted() {
         mend_snapshots(&repository, true).unwrap();
         let calls = recorded.take();
         assert!(!calls.iter().any(|call| matches!(call, Call::Delete(_))));
-        let replaced = calls.iter().any(|call| matches!(call, Call::Replace(at, _) if at != "config"));
+        let replaced =
+            calls.iter().any(|call| matches!(call, Call::Replace(at, _) if at != "config"));
         assert!(!replaced, "{path}");
     }
 }
@@ -424,7 +424,8 @@ fn a_fault_at_any_operation_of_a_repair_loses_nothing() {
     let (store, days) = prepared();
     let all = store.objects();
     let find = |prefix: &str| all.iter().find(|(path, _)| path.starts_with(prefix)).unwrap();
-    let lost = [find("data/").0.clone(), find("idx/").0.clone(), paths::log(2), "config".to_owned()];
+    let lost =
+        [find("data/").0.clone(), find("idx/").0.clone(), paths::log(2), "config".to_owned()];
     for path in &lost {
         store.damage(path, |bytes| *bytes.last_mut().unwrap() ^= 1);
     }
@@ -575,9 +576,8 @@ fn mend_rot(store: &Arc<MemoryStore>) -> parity::ParityReport {
 #[test]
 fn every_pack_has_its_parity_and_prune_takes_both() {
     let (store, _) = with_parity(100);
-    let count = |prefix: &str| {
-        store.objects().iter().filter(|(path, _)| path.starts_with(prefix)).count()
-    };
+    let count =
+        |prefix: &str| store.objects().iter().filter(|(path, _)| path.starts_with(prefix)).count();
     assert_eq!(count("data/"), count("parity/"));
     assert_clean(&store, "with parity");
     let repository = open(store.clone()).unwrap();
@@ -754,8 +754,9 @@ fn the_program_repairs() {
     program.ok(&["repair", "index", "--json"], b"");
     assert_eq!(program.ok(&["dump", "latest"], b""), days[2]);
     // More than parity can mend.
-    let pack = program.objects("data").remove(0);
-    std::fs::write(&pack, vec![0; good.len()]).unwrap();
+    let size = |path: &std::path::PathBuf| std::fs::metadata(path).unwrap().len();
+    let pack = program.objects("data").into_iter().max_by_key(size).unwrap();
+    std::fs::write(&pack, vec![0; size(&pack) as usize]).unwrap();
     let said = program.run(&["repair", "packs", "--all-damaged"], b"");
     assert_eq!(said.status.code(), Some(1), "{}", text(&said.stderr));
     assert!(text(&said.stderr).contains("repair snapshots"), "{}", text(&said.stderr));
