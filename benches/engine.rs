@@ -159,6 +159,7 @@ fn filled_index(chunks: u64) -> Index {
         time_ns: 0,
         position: Position { number: 0, hash: [0; 32] },
         replace: false,
+        is_repair: false,
         index_add: &mut packs,
         index_remove: &[],
         snapshot_add: &mut std::iter::empty(),

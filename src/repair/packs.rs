@@ -92,6 +92,7 @@ pub fn run(
     options: &PacksOptions<'_>,
     progress: &Progress,
 ) -> Result<PacksReport> {
+    repository.expect_owner()?;
     let mut report = PacksReport::default();
     let mut loss = Loss::new(repository)?;
     let damaged = find_damaged(repository, options, progress, &mut report)?;

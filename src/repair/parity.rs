@@ -81,6 +81,7 @@ pub fn run(
     dry_run: bool,
     progress: &Progress,
 ) -> Result<ParityReport> {
+    repository.expect_owner()?;
     let mut packs = repository.index().packs()?;
     packs.retain(|(name, _)| repository.index().fate(name) != Some(Fate::Dead));
     packs.retain(|(name, _)| only.is_empty() || only.contains(name));

@@ -73,6 +73,7 @@ pub fn run(
     options: SnapshotsOptions,
     progress: &Progress,
 ) -> Result<SnapshotsReport> {
+    repository.expect_owner()?;
     let mut report = SnapshotsReport::default();
     let mut mender = Mender::new(repository)?;
     for named in snapshots {

@@ -1,15 +1,15 @@
 //! Opening a repository of which anything may be damaged, in order to mend it: the configuration, the
 //! log, idx objects. What is needed is one key slot that can be read. [`crate::repair`] decides what to do.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::keys::{NamedSlot, read_slots};
-use super::open::open_index;
+use super::open::{Unlocked, newest, open_index, open_slot};
 use super::remains::{Memory, Remains};
 use super::{Environment, InitOptions, Repository};
-use crate::crypto::CryptoError;
 use crate::crypto::envelope::{HEADER_LEN, Header, ObjectKind};
-use crate::crypto::keys::{KeyRing, MasterKey};
+use crate::crypto::keys::KeyRing;
 use crate::crypto::slot::Secret;
 use crate::entropy::random;
 use crate::error::{Error, Result};
@@ -21,10 +21,10 @@ use crate::id::RepositoryId;
 use crate::index::Index;
 use crate::store::{Store, StoreError};
 
-/// Objects of a kind that are looked at to see whose key they were made with.
+/// Parity objects that are looked at to see how much of it there was.
 const SAMPLE: usize = 16;
 /// Most missing entries that are replaced by ones that say nothing.
-const MAX_HOLES: u64 = 1024;
+const MAX_HOLES: usize = 1024;
 
 /// A repository that is open for repair.
 pub struct Damaged {
@@ -41,9 +41,8 @@ pub struct Damaged {
 impl Damaged {
     /// Opens whatever is left. Fails where no key slot opens.
     pub fn open(store: Arc<dyn Store>, secret: &Secret, environment: Environment) -> Result<Self> {
-        let (slot, master) = unlock(&*store, secret)?;
-        let keys = KeyRing::derive(&master);
-        let (config, config_error) = match read_config(&*store, &keys) {
+        let unlocked = unlock(&*store, secret)?;
+        let (config, config_error) = match read_config(&*store, &unlocked.keys) {
             Ok(config) => (config, None),
             Err(error @ Error::Config { .. }) => return Err(error),
             Err(error) if is_config_loss(&error) => {
@@ -52,8 +51,8 @@ impl Damaged {
             Err(error) => return Err(error),
         };
         let index = Index::temporary(config.id)?;
-        let mut repository =
-            Repository::assemble(store, environment, config, (slot, master), index);
+        let mut repository = Repository::assemble(store, environment, config, unlocked, index);
+        repository.expect_owner()?;
         let mut remains = repository.read_remains(None)?;
         if config_error.is_some()
             && let Some(copy) = &remains.config
@@ -81,20 +80,33 @@ impl Damaged {
     }
 
     /// Puts entries that say nothing where some are missing, so that no writer that stands before a
-    /// hole can take it for the end of the log. Whether there were any.
+    /// hole can take it for the end of the log. Whether there were any. Where the entry is missing that
+    /// began an epoch of keys, the one in its place is encrypted with those keys, which proves the same.
     pub fn fill_holes(&self) -> Result<bool> {
-        let holes = self.remains.missing.iter().flat_map(|(first, last)| *first..=*last);
-        let mut is_filled = false;
-        for number in holes.take(MAX_HOLES as usize) {
+        let repository = &self.repository;
+        let missing = &self.remains.missing;
+        let is_missing = |number: &u64| {
+            let is_after = self.remains.last.is_none_or(|last| *number > last);
+            is_after || missing.iter().any(|(first, last)| (first..=last).contains(&number))
+        };
+        let current = repository.keys.current().number();
+        let epochs = repository.keys.epochs().into_iter().filter(|n| (1..=current).contains(n));
+        let mut holes: BTreeSet<u64> = epochs.map(u64::from).filter(is_missing).collect();
+        let others = missing.iter().flat_map(|(first, last)| *first..=*last);
+        holes.extend(others.take(MAX_HOLES));
+        for number in &holes {
+            let keys = repository.keys.copy();
+            if let Ok(epoch) = u32::try_from(*number) {
+                keys.switch_to(epoch);
+            }
             let mut noop = LogEntry::new(EntryKind::Noop);
             noop.was_repaired = true;
-            let before = number.checked_sub(1).and_then(|n| self.repository.read_entry(n).ok());
+            let before = number.checked_sub(1).and_then(|n| repository.read_entry(n).ok());
             noop.previous = before.flatten().map_or([0; 32], |stored| stored.position.hash);
             self.stamp(&mut noop);
-            self.repository.put_entry(number, &self.repository.seal_entry(number, &noop))?;
-            is_filled = true;
+            repository.put_entry(*number, &repository.seal_entry(&keys, *number, &noop))?;
         }
-        Ok(is_filled)
+        Ok(!holes.is_empty())
     }
 
     /// Writes a repair after everything that stands in the log. `false` where somebody else was
@@ -108,9 +120,12 @@ impl Damaged {
         entry.previous = before.map_or([0; 32], |bytes| *blake3::hash(&bytes).as_bytes());
         entry.lost.clone_from(&self.remains.lost);
         entry.was_repaired = true;
+        entry.slots_removed = self.remains.slots_removed.iter().cloned().collect();
+        entry.oldest_epoch = self.remains.oldest_epoch;
         entry.config = self.repository.config.encode(&self.repository.keys);
         self.stamp(&mut entry);
-        self.repository.put_entry(number, &self.repository.seal_entry(number, &entry))
+        let repository = &self.repository;
+        repository.put_entry(number, &repository.seal_entry(&repository.keys, number, &entry))
     }
 
     fn stamp(&self, entry: &mut LogEntry) {
@@ -148,9 +163,9 @@ impl Damaged {
     }
 }
 
-/// The slot that `secret` opens. Where several repositories' slots stand there, the one whose key
-/// the other objects were made with.
-fn unlock(store: &dyn Store, secret: &Secret) -> Result<(String, MasterKey)> {
+/// The slot that `secret` opens. Where several repositories' slots stand there, the one whose keys
+/// the other objects were made with; of those the newest.
+fn unlock(store: &dyn Store, secret: &Secret) -> Result<Unlocked> {
     let slots = read_slots(store)?;
     if slots.is_empty() {
         let location = store.location();
@@ -161,28 +176,38 @@ fn unlock(store: &dyn Store, secret: &Secret) -> Result<(String, MasterKey)> {
     }
     let (mut opened, mut damaged) = (Vec::new(), None);
     for NamedSlot { name, slot } in slots {
-        match slot.map(|slot| (slot.takes(secret), slot)) {
-            Ok((false, _)) => {}
-            Ok((true, slot)) => match slot.unwrap_master(secret) {
-                Ok(master) => opened.push((name, master)),
-                Err(CryptoError::NotAuthentic) => {}
-                Err(error) => {
-                    damaged = Some(Error::damaged(format!("{}{name}", paths::KEYS), error));
-                }
-            },
+        match slot.map(|slot| open_slot(&slot, secret, opened.last())) {
+            Ok(Ok(Some((slot_key, keys)))) => opened.push(Unlocked { name, slot_key, keys }),
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => {
+                damaged = Some(Error::damaged(format!("{}{name}", paths::KEYS), error));
+            }
             Err(error) => damaged = Some(error),
         }
     }
-    if opened.len() > 1 {
-        let at = opened.iter().position(|(_, master)| made_with(store, &KeyRing::derive(master)));
-        opened.swap(0, at.unwrap_or(0));
+    if opened.len() > 1 && opened.iter().any(|slot| is_used(store, &slot.keys, None)) {
+        opened.retain(|slot| is_used(store, &slot.keys, None));
+    }
+    let mut unlocked = None;
+    for slot in opened {
+        settle(store, &slot.keys);
+        unlocked = Some(newest(unlocked, slot));
     }
     let wrong = Error::WrongSecret { location: store.location() };
-    opened.into_iter().next().ok_or(damaged.unwrap_or(wrong))
+    unlocked.ok_or(damaged.unwrap_or(wrong))
 }
 
-/// Whether objects of the store were sealed with these keys.
-fn made_with(store: &dyn Store, keys: &KeyRing) -> bool {
+/// Makes the newest epoch that anything was encrypted with the current one.
+fn settle(store: &dyn Store, keys: &KeyRing) {
+    let began = |number: &u32| is_used(store, keys, Some(*number));
+    let epochs = keys.epochs().into_iter().rev();
+    if let Some(number) = epochs.filter(|number| *number > 0).find(began) {
+        keys.switch_to(number);
+    }
+}
+
+/// Whether objects of the store were encrypted with these keys: of one epoch, or of any.
+fn is_used(store: &dyn Store, keys: &KeyRing, epoch: Option<u32>) -> bool {
     let kinds = [
         (paths::LOG, ObjectKind::Log),
         (paths::INDEX, ObjectKind::Index),
@@ -191,10 +216,13 @@ fn made_with(store: &dyn Store, keys: &KeyRing) -> bool {
     ];
     kinds.into_iter().any(|(folder, kind)| {
         let listed = store.list(folder).unwrap_or_default();
-        listed.iter().take(SAMPLE).any(|object| {
+        // The newest log entries tell most.
+        listed.iter().rev().any(|object| {
             let header = store.get_range(&object.path, 0, HEADER_LEN);
             let header = header.ok().and_then(|bytes| Header::parse(&bytes, kind).ok());
-            header.is_some_and(|header| header.cipher(keys).is_ok())
+            header.is_some_and(|header| {
+                epoch.is_none_or(|epoch| header.epoch() == epoch) && header.cipher(keys).is_ok()
+            })
         })
     })
 }

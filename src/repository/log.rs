@@ -300,7 +300,8 @@ impl Repository {
 
     /// Writes a whole state now and then. Only a convenience: failing to is no error.
     fn checkpoint_state(&self, head: Position) {
-        if !(head.number + 1).is_multiple_of(STATE_EVERY) {
+        // Whoever may only add is not believed what the whole state is.
+        if !(head.number + 1).is_multiple_of(STATE_EVERY) || self.is_write_only() {
             return;
         }
         let Ok(mut entry) = self.whole_state() else { return };

@@ -5,8 +5,8 @@
 //! back up, forget or delete: that is for the layers above.
 
 mod closure;
-mod entry;
 pub mod damaged;
+mod entry;
 pub mod keys;
 mod log;
 mod objects;
@@ -15,9 +15,9 @@ pub mod parity;
 mod pending;
 pub mod reader;
 pub mod recipes;
-pub mod rotation;
 mod reindex;
 pub mod remains;
+pub mod rotation;
 mod salvage;
 pub mod snapshots;
 pub mod trees;

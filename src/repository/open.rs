@@ -184,10 +184,10 @@ impl Repository {
 }
 
 /// A slot that was opened.
-struct Unlocked {
-    name: String,
-    slot_key: SlotKey,
-    keys: KeyRing,
+pub(super) struct Unlocked {
+    pub(super) name: String,
+    pub(super) slot_key: SlotKey,
+    pub(super) keys: KeyRing,
 }
 
 /// Finds the slot that `secret` opens and whose key the configuration was sealed with: a slot of
@@ -252,7 +252,7 @@ fn unlock_one(
 
 /// The keys in a slot, where it is this secret's. Stretching is slow and not done twice for slots
 /// that differ in their keys alone.
-fn open_slot(
+pub(super) fn open_slot(
     slot: &Slot,
     secret: &Secret,
     other: Option<&Unlocked>,
@@ -275,7 +275,7 @@ fn open_slot(
 }
 
 /// Of two slots for one secret the one with newer keys.
-fn newest(one: Option<Unlocked>, other: Unlocked) -> Unlocked {
+pub(super) fn newest(one: Option<Unlocked>, other: Unlocked) -> Unlocked {
     let Some(one) = one else { return other };
     let is_newer = other.keys.current().number() > one.keys.current().number();
     let (new, old) = if is_newer { (other, one) } else { (one, other) };

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Repository;
-use super::log::StoredEntry;
+use super::entry::StoredEntry;
 use crate::error::{Error, Result};
 use crate::format::FormatError;
 use crate::format::log::{EntryKind, LogEntry};
@@ -48,6 +48,10 @@ pub struct Remains {
     pub condemned: BTreeSet<ObjectName>,
     /// What is dead.
     pub dead: BTreeSet<ObjectName>,
+    /// Key slots that were removed.
+    pub slots_removed: BTreeSet<String>,
+    /// The keys of epochs before this one were destroyed.
+    pub oldest_epoch: u32,
     /// The newest copy of the configuration.
     pub config: Option<Vec<u8>>,
 }
@@ -114,6 +118,9 @@ impl Repository {
                         reading.entry(stored);
                     }
                 }
+                Err(error) if self.is_older_than_keys(&error) => {
+                    reading.unreadable(number, self.entry_hash(number)?);
+                }
                 Ok(None) => reading.lose(number, Error::missing_object(&paths::log(number))),
                 Err(error) if error.is_object_damage() => reading.lose(number, error),
                 Err(error) => return Err(error),
@@ -142,6 +149,8 @@ impl Reading {
                 snapshots: BTreeMap::new(),
                 condemned: BTreeSet::new(),
                 dead: BTreeSet::new(),
+                slots_removed: BTreeSet::new(),
+                oldest_epoch: 0,
                 config: None,
             },
             previous: Some([0; 32]),
@@ -171,6 +180,13 @@ impl Reading {
         self.remains.errors.push(error);
         push_run(&mut self.remains.lost, number, number);
         self.previous = None;
+        self.remains.is_whole = false;
+        self.met(number);
+    }
+
+    /// An entry whose keys were destroyed: a later state says what it did.
+    fn unreadable(&mut self, number: u64, hash: Option<[u8; 32]>) {
+        self.previous = hash;
         self.remains.is_whole = false;
         self.met(number);
     }
@@ -260,6 +276,8 @@ impl Remains {
         }
         self.condemned.extend(&entry.condemn);
         self.dead.extend(&entry.dead);
+        self.slots_removed.extend(entry.slots_removed.iter().cloned());
+        self.oldest_epoch = self.oldest_epoch.max(entry.oldest_epoch);
         let settled = entry.rescue.iter().chain(&entry.dead);
         settled.for_each(|name| _ = self.condemned.remove(name));
     }

@@ -83,6 +83,7 @@ fn damages(bytes: usize) -> Vec<(&'static str, Box<dyn Fn(&MemoryStore, &str)>)>
         ("deleted", Box::new(|store: &MemoryStore, path: &str| store.delete(path).unwrap())),
         ("cut", Box::new(move |store, path| store.damage(path, |b| b.truncate(bytes / 2)))),
         ("emptied", Box::new(|store, path| store.damage(path, Vec::clear))),
+        ("epoch flipped", flip(9)),
         ("header flipped", flip(20)),
         ("body flipped", flip(70)),
         ("middle flipped", flip(bytes / 2)),
@@ -130,6 +131,66 @@ fn everything_but_packs_and_snapshots_comes_back_whole() {
             assert_mended(&damaged, &days, 3, &what);
         }
     }
+}
+
+/// Three days, each under keys of its own.
+fn rotated() -> (Arc<MemoryStore>, Vec<Vec<u8>>) {
+    let store = Arc::new(MemoryStore::new());
+    let repository = init(store.clone()).unwrap();
+    let days: Vec<_> = (0..3).map(|day| changed_rows(1, 1500, day, 20)).collect();
+    for (number, day) in days.iter().enumerate() {
+        if number > 0 {
+            repository.rotate_keys().unwrap();
+        }
+        back_up(&repository, day).unwrap();
+    }
+    (store, days)
+}
+
+#[test]
+fn keys_that_were_rotated_outlive_the_log() {
+    let (store, days) = rotated();
+    let epoch = open(store.clone()).unwrap().keys().current().number();
+    assert!(epoch > 0);
+    let is_sound = |damaged: &Arc<MemoryStore>, what: &str| {
+        let repository = open(damaged.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(repository.keys().current().number(), epoch, "{what}");
+        drop(repository);
+        assert_mended(damaged, &days, 3, what);
+        // What is written afterwards does not hide that the epoch began.
+        let repository = open(damaged.clone()).unwrap();
+        assert_eq!(repository.keys().current().number(), epoch, "{what}");
+        repository.rotate_keys().unwrap();
+        assert_clean(damaged, what);
+    };
+    for (path, bytes) in store.objects().iter().filter(|(path, _)| path.starts_with("log/")) {
+        for (how, damage) in damages(bytes.len()) {
+            let damaged = Arc::new(store.fork());
+            damage(&damaged, path);
+            let options = IndexOptions { all: true, ..Default::default() };
+            mend_index_with(damaged.clone(), options).unwrap();
+            is_sound(&damaged, &format!("{path} {how}"));
+        }
+    }
+    for lost in [&["log"][..], &["log", "config"], &["log", "idx"]] {
+        let damaged = Arc::new(store.fork());
+        for (path, _) in store.objects().iter().filter(|(path, _)| lost.contains(&folder(path))) {
+            damaged.delete(path).unwrap();
+        }
+        mend_index(damaged.clone()).unwrap();
+        is_sound(&damaged, &format!("{lost:?}"));
+    }
+    // Old keys that were destroyed, and entries from then that nobody can read.
+    let repository = open(store.clone()).unwrap();
+    let options = PruneOptions { grace: Duration::ZERO, ..Default::default() };
+    prune(&repository, &options, &Progress::default()).unwrap();
+    prune(&repository, &options, &Progress::default()).unwrap();
+    assert_eq!(open(store.clone()).unwrap().keys().epochs(), [epoch]);
+    assert!(!mend_index(store.clone()).unwrap().is_needed);
+    let newest = store.objects().into_iter().rfind(|(path, _)| path.starts_with("log/")).unwrap();
+    store.damage(&newest.0, |bytes| bytes[70] ^= 1);
+    assert!(mend_index(store.clone()).unwrap().is_needed);
+    assert_mended(&store, &days, 3, "after old keys were destroyed");
 }
 
 #[test]
@@ -198,7 +259,14 @@ fn a_damaged_key_slot_is_named_and_another_one_opens() {
     let (store, days) = prepared();
     let other = restow::crypto::slot::Secret::KeyFile(vec![9; 32].into());
     let repository = open(store.clone()).unwrap();
-    let slot = repository.add_key(&other, restow::crypto::slot::Kdf::KeyFile, "two").unwrap();
+    let slot = repository
+        .add_key(
+            &other,
+            restow::crypto::slot::Kdf::KeyFile,
+            restow::crypto::slot::Role::Owner,
+            "two",
+        )
+        .unwrap();
     store.damage(&format!("keys/{slot}"), |bytes| bytes[40] ^= 1);
     let report = mend_index(store.clone()).unwrap();
     assert!(report.findings.iter().any(|finding| finding.object.ends_with(&slot)));
