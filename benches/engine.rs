@@ -153,12 +153,13 @@ fn filled_index(chunks: u64) -> Index {
         let name = ObjectName::of(&pack.to_le_bytes());
         let pack =
             IndexedPack { name, kind: BlobKind::Data, size: 1, header: [0; HEADER_LEN], entries };
-        Ok((name, vec![pack]))
+        Ok((name, vec![pack].into()))
     });
     let change = Change {
         time_ns: 0,
         position: Position { number: 0, hash: [0; 32] },
         replace: false,
+        is_repair: false,
         index_add: &mut packs,
         index_remove: &[],
         snapshot_add: &mut std::iter::empty(),

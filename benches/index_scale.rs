@@ -48,6 +48,7 @@ fn apply(index: &Index, number: u64, packs: std::ops::Range<u64>) {
         time_ns: 0,
         position: Position { number, hash: [0; 32] },
         replace: false,
+        is_repair: false,
         index_add: &mut objects,
         index_remove: &[],
         snapshot_add: &mut std::iter::empty(),

@@ -11,8 +11,8 @@
 //!   come from. They know nothing of each other.
 //! * [`error`], [`repository`]: objects, commit log and index put together.
 //! * [`retention`]: pure rules for which snapshots to keep.
-//! * [`backup`], [`restore`], [`check`], [`diff`], [`find`], [`forget`], [`mount`], [`prune`], [`stats`],
-//!   [`tag`]: one verb each. Options in, report out.
+//! * [`backup`], [`restore`], [`check`], [`diff`], [`find`], [`forget`], [`mount`], [`prune`], [`repair`],
+//!   [`stats`], [`tag`]: one verb each. Options in, report out.
 //!
 //! The command line is a program of its own (`src/cli`) and holds no backup logic.
 //!
@@ -44,6 +44,7 @@ pub mod index;
 pub mod mount;
 pub mod progress;
 pub mod prune;
+pub mod repair;
 pub mod repository;
 pub mod restore;
 pub mod retention;

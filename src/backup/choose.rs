@@ -57,3 +57,16 @@ pub fn stream_parent(
         ParentChoice::Newest => of_host.iter().rev().find_map(stream_of),
     }
 }
+
+/// After a repair, snapshots may rely on chunks that are lost; one that does is no parent: what a
+/// backup finds unchanged in its parent it does not store again.
+pub fn if_whole<T>(
+    repository: &Repository,
+    parent: Option<(ObjectName, T)>,
+    is_held: impl Fn(&T) -> Result<bool>,
+) -> Result<Option<(ObjectName, T)>> {
+    match parent {
+        Some((_, root)) if repository.index().was_repaired()? && !is_held(&root)? => Ok(None),
+        other => Ok(other),
+    }
+}

@@ -157,11 +157,16 @@ fn attempt(
     let parents: Vec<Option<(ObjectName, StreamEntry)>> = streams
         .iter()
         .map(|stream| choose::stream_parent(&options.parent, &newest, &stream.name))
-        .collect();
+        .map(|parent| {
+            choose::if_whole(repository, parent, |stream| repository.holds_stream(stream.root))
+        })
+        .collect::<Result<_>>()?;
     let tree_parent = options
         .files
         .as_ref()
         .and_then(|files| choose::tree_parent(&options.parent, &newest, files));
+    let tree_parent =
+        choose::if_whole(repository, tree_parent, |tree| repository.holds_tree(*tree))?;
     let mut snapshot = Snapshot {
         version: 1,
         time,

@@ -10,12 +10,13 @@ use super::{CheckReport, Findings, ReadData};
 use crate::crypto::CryptoError;
 use crate::entropy::random;
 use crate::error::{Error, Result};
-use crate::format::pack;
 use crate::format::paths;
+use crate::format::{pack, parity};
 use crate::id::ObjectName;
 use crate::index::{Fate, Found};
 use crate::progress::Progress;
 use crate::repository::Repository;
+use crate::repository::parity::Mended;
 use crate::repository::reader::{ChunkReader, Scratch, blob_name};
 use crate::store::StoreError;
 
@@ -42,7 +43,7 @@ pub fn read(
         shared.1 += 1;
         shared.2 += size;
         for problem in found {
-            shared.0.add(&problem.object, problem.detail);
+            shared.0.add(&problem.object, problem.detail).is_mendable |= problem.is_mendable;
             if let Some(key) = problem.lost {
                 shared.0.lose(key, &problem.object);
             }
@@ -83,6 +84,7 @@ struct PackProblem {
     object: String,
     detail: String,
     lost: Option<crate::id::ChunkKey>,
+    is_mendable: bool,
 }
 
 fn read_pack(
@@ -92,7 +94,12 @@ fn read_pack(
 ) -> Result<Vec<PackProblem>> {
     let path = paths::pack(name);
     let Some(directory) = repository.index().pack(name)? else { return Ok(Vec::new()) };
-    let whole = |detail: String| PackProblem { object: path.clone(), detail, lost: None };
+    let whole = |detail: String| PackProblem {
+        object: path.clone(),
+        detail,
+        lost: None,
+        is_mendable: false,
+    };
     let bytes = match repository.store().get(&path) {
         Ok(bytes) => bytes,
         // `structure::packs` names missing packs.
@@ -100,9 +107,15 @@ fn read_pack(
         Err(error) => return Ok(vec![whole(error.to_string())]),
     };
     let mut problems = Vec::new();
+    let mut is_mendable = false;
     if ObjectName::of(&bytes) != *name {
-        problems.push(whole("its bytes do not match its name".into()));
+        is_mendable = matches!(repository.mend_pack(name)?, Mended::Bytes(_));
+        problems.push(whole(match is_mendable {
+            true => "its bytes do not match its name; its parity can mend it".into(),
+            false => "its bytes do not match its name".into(),
+        }));
     }
+    problems.extend(parity_problem(repository, name)?);
     match pack::read_directory(repository.keys(), &bytes) {
         Ok(found) if found.entries == directory.entries => {}
         Ok(_) => problems.push(whole("its directory is not what the index says".into())),
@@ -117,7 +130,25 @@ fn read_pack(
             problems.push(blob_problem(&place, &error));
         }
     }
+    // Blobs of other packs that are in the way are damaged for themselves.
+    let in_it = |problem: &PackProblem| problem.object.starts_with(&path);
+    problems.iter_mut().filter(|it| in_it(it)).for_each(|it| it.is_mendable = is_mendable);
     Ok(problems)
+}
+
+fn parity_problem(repository: &Repository, name: &ObjectName) -> Result<Option<PackProblem>> {
+    if repository.config().parity == 0 {
+        return Ok(None);
+    }
+    let object = paths::parity(name);
+    let detail = match repository.store().get(&object) {
+        Ok(stored) if parity::is_whole(&stored) => return Ok(None),
+        // `structure::packs` names what is missing.
+        Err(StoreError::NotFound { .. }) => return Ok(None),
+        Ok(_) => "is damaged".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Ok(Some(PackProblem { object, detail, lost: None, is_mendable: false }))
 }
 
 /// A blob that fails because of its base names the base; it is lost all the same.
@@ -132,5 +163,5 @@ fn blob_problem(place: &Found, error: &Error) -> PackProblem {
         }
         other => source_text(other),
     };
-    PackProblem { object, detail, lost: Some(place.entry().id) }
+    PackProblem { object, detail, lost: Some(place.entry().id), is_mendable: false }
 }

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::Serialize;
 
 use crate::error::Result;
+use crate::format::paths;
 use crate::id::ChunkKey;
 use crate::progress::Progress;
 use crate::repository::Repository;
@@ -51,6 +52,9 @@ pub struct Problem {
     pub detail: String,
     /// What cannot be restored because of it.
     pub affected: BTreeSet<Affected>,
+    /// The pack's parity is enough to mend it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_mendable: bool,
 }
 
 /// What a check found.
@@ -72,6 +76,41 @@ pub struct CheckReport {
     pub orphan_bytes: u64,
 }
 
+impl CheckReport {
+    /// What to do about the problems, a command a line, in this order.
+    pub fn advice(&self) -> Vec<&'static str> {
+        let any = |is_it: &dyn Fn(&Problem) -> bool| self.problems.iter().any(is_it);
+        let below = |folders: &'static [&'static str]| {
+            any(&|problem| folders.iter().any(|folder| problem.object.starts_with(folder)))
+        };
+        let is_lost = |problem: &Problem| {
+            let is_gone = problem.object.starts_with(paths::DATA) && problem.detail == "is missing";
+            is_gone && !problem.is_mendable
+        };
+        let mut advice = Vec::new();
+        if below(&[paths::KEYS]) {
+            advice.push("'restow key add' makes another key slot, 'restow key remove' removes a damaged one");
+        }
+        if below(&[paths::LOG, paths::INDEX, paths::SNAPSHOTS, "the commit log"]) || any(&is_lost) {
+            advice.push("'restow repair index' makes log, idx objects and list of packs again");
+        }
+        if any(&|problem| problem.is_mendable) {
+            advice.push("'restow check --repair' mends packs from their parity");
+        }
+        if below(&[paths::PARITY]) {
+            advice.push("'restow repair parity' makes parity again");
+        }
+        let damaged = |it: &Problem| it.object.starts_with(paths::DATA) && !it.is_mendable;
+        if any(&damaged) || below(&["base", "data chunk", "tree chunk", "chunk"]) {
+            advice.push("'restow repair packs' saves what is good of damaged packs");
+        }
+        if any(&|problem| !problem.affected.is_empty() && !problem.is_mendable) {
+            advice.push("'restow repair snapshots' then makes snapshots without what is lost");
+        }
+        advice
+    }
+}
+
 /// Collects problems, each once, and remembers which chunks are lost.
 #[derive(Default)]
 struct Findings {
@@ -86,6 +125,7 @@ impl Findings {
             object,
             detail: detail.to_string(),
             affected: BTreeSet::new(),
+            is_mendable: false,
         })
     }
 

@@ -41,9 +41,10 @@ pub fn log(repository: &Repository, findings: &mut Findings) -> Result<()> {
     // `None` after an entry that cannot be read: what the next one should continue is not known.
     let mut previous = Some([0; 32]);
     let mut expected = 0;
+    let mut log = LogFindings::default();
     for number in repository.log_numbers()? {
         if number > expected {
-            add_gap(findings, expected, number);
+            log.add_gap(expected, number);
             previous = None;
         }
         expected = number + 1;
@@ -51,8 +52,9 @@ pub fn log(repository: &Repository, findings: &mut Findings) -> Result<()> {
         match repository.read_entry(number) {
             Ok(Some(stored)) => {
                 if previous.is_some_and(|previous| stored.entry.previous != previous) {
-                    findings.add(&path, "does not continue the entry before it");
+                    log.add(number, "does not continue the entry before it");
                 }
+                log.forgiven.extend(&stored.entry.lost);
                 previous = Some(stored.position.hash);
                 if stored.position.number == head.number
                     && stored.position != head
@@ -62,7 +64,7 @@ pub fn log(repository: &Repository, findings: &mut Findings) -> Result<()> {
                 }
             }
             Ok(None) => {
-                findings.add(&path, "is missing");
+                log.add(number, "is missing");
                 previous = None;
             }
             // Its keys were destroyed, and a later state says what it did.
@@ -70,25 +72,48 @@ pub fn log(repository: &Repository, findings: &mut Findings) -> Result<()> {
                 previous = repository.entry_hash(number)?;
             }
             Err(error) if error.is_object_damage() => {
-                findings.add(&path, source_text(&error));
+                log.add(number, source_text(&error));
                 previous = None;
             }
             Err(error) => return Err(error),
         }
     }
     if expected <= head.number {
-        add_gap(findings, expected, head.number + 1);
+        log.add_gap(expected, head.number + 1);
     }
+    log.tell(findings);
     Ok(())
 }
 
-/// Entries from `start` up to and without `end` are not there.
-fn add_gap(findings: &mut Findings, start: u64, end: u64) {
-    let detail = match end - start {
-        1 => "is missing".to_owned(),
-        count => format!("is missing, and the {} after it", count - 1),
-    };
-    findings.add(paths::log(start), detail);
+/// What is wrong with the log, and what a repair said is lost: that is no news.
+#[derive(Default)]
+struct LogFindings {
+    found: Vec<(u64, u64, String)>,
+    forgiven: Vec<(u64, u64)>,
+}
+
+impl LogFindings {
+    fn add(&mut self, number: u64, detail: impl Into<String>) {
+        self.found.push((number, number, detail.into()));
+    }
+
+    /// Entries from `start` up to and without `end` are not there.
+    fn add_gap(&mut self, start: u64, end: u64) {
+        let detail = match end - start {
+            1 => "is missing".to_owned(),
+            count => format!("is missing, and the {} after it", count - 1),
+        };
+        self.found.push((start, end - 1, detail));
+    }
+
+    fn tell(self, findings: &mut Findings) {
+        for (first, last, detail) in self.found {
+            let is_known = |run: &(u64, u64)| run.0 <= first && last <= run.1;
+            if !self.forgiven.iter().any(is_known) {
+                findings.add(paths::log(first), detail);
+            }
+        }
+    }
 }
 
 /// Do the idx objects say what the local index says?
@@ -160,6 +185,7 @@ pub fn packs(
         }
     }
     stored.values().for_each(|size| orphan(report, *size));
+    parity(repository, findings, report)?;
     let valid: HashSet<_> = repository.index().index_names()?.iter().map(paths::index).collect();
     let live: HashSet<_> =
         repository.index().snapshot_names()?.iter().map(paths::snapshot).collect();
@@ -168,6 +194,28 @@ pub fn packs(
             if !known.contains(&object.path) {
                 orphan(report, object.size);
             }
+        }
+    }
+    Ok(())
+}
+
+/// Has every pack its parity, where the repository keeps any?
+fn parity(
+    repository: &Repository,
+    findings: &mut Findings,
+    report: &mut CheckReport,
+) -> Result<()> {
+    let mut packs: HashSet<ObjectName> =
+        repository.index().packs()?.into_iter().map(|(name, _)| name).collect();
+    packs.retain(|name| repository.index().fate(name) != Some(Fate::Dead));
+    for object in repository.store().list(paths::PARITY)? {
+        if !paths::object_name(&object.path).is_some_and(|name| packs.remove(&name)) {
+            orphan(report, object.size);
+        }
+    }
+    if repository.config().parity > 0 {
+        for name in packs {
+            findings.add(paths::parity(&name), "is missing");
         }
     }
     Ok(())

@@ -11,6 +11,7 @@ use subtle::ConstantTimeEq;
 
 use super::FormatError;
 use super::pack::Padding;
+use super::parity;
 use crate::chunker::Profile;
 use crate::crypto::keys::KeyRing;
 use crate::id::RepositoryId;
@@ -40,6 +41,13 @@ pub struct Config {
     /// Whether packs are padded.
     #[serde(default)]
     pub padding: Padding,
+    /// Parity of packs, in thousandths of their size; none where 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub parity: u16,
+}
+
+fn is_zero(parts: &u16) -> bool {
+    *parts == 0
 }
 
 /// Why a configuration was refused.
@@ -90,6 +98,8 @@ impl Config {
         let config: Self = serde_json::from_slice(json).map_err(|_| ConfigError::NotConfig)?;
         let sizes = [config.data_pack_bytes, config.tree_pack_bytes];
         if !config.stream_chunks.is_valid()
+            || (config.parity != 0
+                && !(parity::MIN_PARTS..=parity::MAX_PARTS).contains(&config.parity))
             || sizes.iter().any(|size| !(1..=1 << 30).contains(size))
         {
             return Err(FormatError::Invalid("sizes in the configuration").into());
@@ -133,6 +143,7 @@ pub(crate) mod tests {
             data_pack_bytes: 32 << 20,
             tree_pack_bytes: 8 << 20,
             padding: Padding::None,
+            parity: 0,
         }
     }
 

@@ -25,6 +25,8 @@ pub enum EntryKind {
     State = 6,
     /// Key slots changed.
     Key = 7,
+    /// The whole state after a repair. It stands for itself: what came before may be lost.
+    Repair = 8,
 }
 
 /// One entry.
@@ -57,6 +59,13 @@ pub struct LogEntry {
     /// Where not 0: nothing is encrypted with the keys of an epoch before this one any more, and
     /// they were destroyed.
     pub oldest_epoch: u32,
+    /// Of a repair: the numbers of entries before it, first and last of each run, that are missing,
+    /// cannot be read, or do not continue the one before them.
+    pub lost: Vec<(u64, u64)>,
+    /// From here on snapshots may rely on chunks that are lost; a state says so again.
+    pub was_repaired: bool,
+    /// Of a state or repair: the bytes of `config`, should it be lost.
+    pub config: Vec<u8>,
 }
 
 impl LogEntry {
@@ -76,7 +85,15 @@ impl LogEntry {
             dead: Vec::new(),
             slots_removed: Vec::new(),
             oldest_epoch: 0,
+            lost: Vec::new(),
+            was_repaired: false,
+            config: Vec::new(),
         }
+    }
+
+    /// Whether its lists are the whole state, so that reading can begin here.
+    pub fn is_state(&self) -> bool {
+        matches!(self.kind, EntryKind::State | EntryKind::Repair)
     }
 
     /// Whether this only adds, which somebody with a write-only key may do.
@@ -86,6 +103,11 @@ impl LogEntry {
             && removes.iter().all(|list| list.is_empty())
             && self.slots_removed.is_empty()
             && self.oldest_epoch == 0
+    }
+
+    /// Whether it only takes the place of an entry that was lost, so that nothing else can.
+    pub fn is_filler(&self) -> bool {
+        self.kind == EntryKind::Noop && self.was_repaired
     }
 
     /// Encodes the entry.
@@ -107,6 +129,16 @@ impl LogEntry {
             encoder.counted(slot.as_bytes());
         }
         encoder.number(self.oldest_epoch.into());
+        encoder.byte(self.was_repaired.into());
+        if self.is_state() {
+            encoder.counted(&self.config);
+        }
+        if self.kind == EntryKind::Repair {
+            encoder.number(self.lost.len() as u64);
+            for (first, last) in &self.lost {
+                encoder.number(*first).number(*last);
+            }
+        }
         encoder.finish()
     }
 
@@ -121,6 +153,7 @@ impl LogEntry {
             5 => EntryKind::Noop,
             6 => EntryKind::State,
             7 => EntryKind::Key,
+            8 => EntryKind::Repair,
             _ => return Err(FormatError::Invalid("entry kind: a newer restow wrote this")),
         };
         let mut entry = Self::new(kind);
@@ -138,6 +171,16 @@ impl LogEntry {
         }
         entry.oldest_epoch = u32::try_from(decoder.number("oldest epoch")?)
             .map_err(|_| FormatError::Invalid("oldest epoch"))?;
+        entry.was_repaired = decoder.bounded(1, "mark of repairs")? == 1;
+        if entry.is_state() {
+            entry.config = decoder.counted("copy of the configuration")?.to_vec();
+        }
+        if kind == EntryKind::Repair {
+            for _ in 0..decoder.count(2, "lost entries")? {
+                let run = (decoder.number("lost entry")?, decoder.number("lost entry")?);
+                entry.lost.push(run);
+            }
+        }
         decoder.finish()?;
         Ok(entry)
     }
@@ -189,6 +232,14 @@ mod tests {
         entry.oldest_epoch = 77;
         assert_eq!(LogEntry::decode(&entry.encode()).unwrap(), entry);
         assert!(LogEntry::decode(&entry.encode()[1..]).is_err());
+        for kind in [EntryKind::State, EntryKind::Repair] {
+            let mut state = LogEntry { kind, config: b"parameters".to_vec(), ..entry.clone() };
+            state.was_repaired = true;
+            if kind == EntryKind::Repair {
+                state.lost = vec![(0, 3), (7, u64::MAX)];
+            }
+            assert_eq!(LogEntry::decode(&state.encode()).unwrap(), state);
+        }
     }
 
     proptest! {

@@ -11,6 +11,7 @@ pub mod index;
 pub mod log;
 pub mod name;
 pub mod pack;
+pub mod parity;
 pub mod paths;
 pub mod recipe;
 pub mod snapshot;

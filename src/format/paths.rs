@@ -15,9 +15,17 @@ pub const INDEX: &str = "idx/";
 /// Folder of the snapshots.
 pub const SNAPSHOTS: &str = "snap/";
 
+/// Folder of the parity of packs.
+pub const PARITY: &str = "parity/";
+
 /// `data/<first two digits>/<name>`
 pub fn pack(name: &ObjectName) -> String {
     named(DATA, name)
+}
+
+/// `parity/<first two digits>/<name of the pack>`
+pub fn parity(pack: &ObjectName) -> String {
+    named(PARITY, pack)
 }
 
 /// `idx/<first two digits>/<name>`

@@ -61,6 +61,9 @@ impl Index {
                 .prepare_cached("DELETE FROM fate WHERE name=?1")?
                 .execute([name.as_bytes()])?;
         }
+        if change.is_repair {
+            transaction.execute("INSERT OR REPLACE INTO meta VALUES('repaired', x'01')", [])?;
+        }
         set_position(&transaction, change.position)?;
         let known = query::fates(&transaction)?;
         let none_indexed = query::none_indexed(&transaction)?;

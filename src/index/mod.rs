@@ -111,6 +111,8 @@ pub struct Change<'a> {
     pub time_ns: i64,
     /// Forget all that was known: the entry is a whole state.
     pub replace: bool,
+    /// The entry is a repair: snapshots may rely on chunks that are lost.
+    pub is_repair: bool,
     /// idx objects that are valid from here on, and what they hold; one at a time.
     pub index_add: &'a mut dyn Iterator<Item = Fetched<IndexObject>>,
     /// idx objects that no longer are.

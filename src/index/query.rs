@@ -27,6 +27,13 @@ impl Index {
         Ok(position)
     }
 
+    /// Whether a repair stands behind this state: snapshots may rely on chunks that are lost.
+    pub fn was_repaired(&self) -> Result<bool, IndexError> {
+        let connection = self.lock();
+        let mut select = connection.prepare_cached("SELECT 1 FROM meta WHERE name='repaired'")?;
+        Ok(select.exists([])?)
+    }
+
     /// Where a chunk stands: in a live pack if there is one, else in a condemned one.
     pub fn find(&self, key: &ChunkKey) -> Result<Option<Found>, IndexError> {
         let mut condemned = None;

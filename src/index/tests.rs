@@ -48,6 +48,7 @@ fn apply(index: &Index, number: u64, entry: Entry) -> Result<(), IndexError> {
         time_ns: 1,
         position: Position { number, hash: [number as u8; 32] },
         replace: false,
+        is_repair: false,
         index_add: &mut entry.add.into_iter().map(|(name, packs)| Ok((name, packs.into()))),
         index_remove: &entry.remove,
         snapshot_add: &mut std::iter::empty(),

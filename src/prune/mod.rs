@@ -13,7 +13,7 @@ mod plan;
 mod remove;
 mod repack;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -187,6 +187,7 @@ fn attempt(
 ) -> Result<Option<PruneReport>> {
     // The listing comes first: what a writer adds after it is no orphan.
     let listed = list(repository)?;
+    let parity = list_parity(repository)?;
     repository.sync()?;
     if repository.index().snapshot_names()?.is_empty() && !options.allow_empty {
         return Err(Error::Conflict(
@@ -206,7 +207,8 @@ fn attempt(
         plan = plan::make(repository, &marker, &homes, &names, options)?;
     }
     let known = remove::known(repository)?;
-    plan.orphans = names.iter().filter(|name| !known.contains(name)).copied().collect();
+    let stored = names.iter().chain(parity.keys());
+    plan.orphans = stored.filter(|name| !known.contains(name)).copied().collect();
     let mut report = summary(&plan, &marker, &listed, repository);
     if options.dry_run {
         return Ok(Some(report));
@@ -242,6 +244,7 @@ fn attempt(
     let (deleted, bytes, problems) = remove::delete(repository, &listed, &replaced)?;
     (report.deleted, report.deleted_bytes) = (deleted, bytes);
     report.problems.extend(problems);
+    report.problems.extend(remove::delete_parity(repository, &parity)?);
     report.condemned = repository.index().condemned().len() as u64;
     repository.store().tidy()?;
     Ok(Some(report))
@@ -258,6 +261,13 @@ fn list(repository: &Repository) -> Result<BTreeMap<ObjectName, (String, u64)>> 
         }
     }
     Ok(listed)
+}
+
+/// The parity of packs in the store: its path by the pack's name. It goes with the pack.
+fn list_parity(repository: &Repository) -> Result<HashMap<ObjectName, String>> {
+    let listed = repository.store().list(paths::PARITY)?;
+    let named = |path: String| Some((paths::object_name(&path)?, path));
+    Ok(listed.into_iter().filter_map(|object| named(object.path)).collect())
 }
 
 fn summary(

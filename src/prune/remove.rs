@@ -1,22 +1,18 @@
 //! Condemning packs, declaring them dead, deleting them. In this order, each step committed to the
 //! log before the next, so that no writer can be relying on what goes.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::PruneProblem;
 use super::mark::Marker;
 use super::plan::units;
 use crate::error::{Error, Result};
-use crate::format::index::IndexedPack;
 use crate::format::log::{EntryKind, LogEntry};
 use crate::format::paths;
 use crate::id::ObjectName;
 use crate::index::Fate;
 use crate::repository::Repository;
 use crate::store::StoreError;
-
-/// Packs that one idx object may name when it is written anew.
-const PACKS_PER_INDEX: usize = 64;
 
 /// Whether a step was taken.
 #[derive(Debug, PartialEq, Eq)]
@@ -106,7 +102,7 @@ pub fn bury(
         }
         let mut entry = LogEntry::new(EntryKind::Dead);
         entry.dead = dead.iter().copied().collect();
-        (entry.index_add, entry.index_remove) = rewritten(repository, &dead)?;
+        (entry.index_add, entry.index_remove) = repository.indexes_without(&dead)?;
         replaced.clone_from(&entry.index_remove);
         Ok(entry)
     });
@@ -202,34 +198,6 @@ pub fn known(repository: &Repository) -> Result<HashSet<ObjectName>> {
     Ok(known)
 }
 
-/// New idx objects for the packs that stay, and the old ones that named dead ones beside them.
-fn rewritten(
-    repository: &Repository,
-    dead: &BTreeSet<ObjectName>,
-) -> Result<(Vec<ObjectName>, Vec<ObjectName>)> {
-    let index = repository.index();
-    let mut by_index: BTreeMap<ObjectName, Vec<ObjectName>> = BTreeMap::new();
-    for (idx, pack) in index.packs_by_index()? {
-        by_index.entry(idx).or_default().push(pack);
-    }
-    by_index.retain(|_, packs| packs.iter().any(|pack| dead.contains(pack)));
-    let staying = by_index.values().flatten().filter(|pack| !dead.contains(*pack));
-    let staying: Vec<_> = staying.copied().collect();
-    let mut added = Vec::new();
-    for names in staying.chunks(PACKS_PER_INDEX) {
-        let mut packs = Vec::new();
-        for name in names {
-            if let Some(pack) = index.pack(name)? {
-                let (kind, size, header) = (pack.kind, pack.size, pack.header);
-                let entries = pack.entries.clone();
-                packs.push(IndexedPack { name: *name, kind, size, header, entries });
-            }
-        }
-        added.push(repository.put_index(&packs)?.0);
-    }
-    Ok((added, by_index.into_keys().collect()))
-}
-
 /// Deletes objects that are dead, and idx objects that were replaced. Returns how many, and what the
 /// store would not delete: that is tried again the next time.
 pub fn delete(
@@ -254,4 +222,24 @@ pub fn delete(
         }
     }
     Ok((count, bytes, problems))
+}
+
+/// Deletes the parity of packs that are dead. Returns what the store would not delete.
+pub fn delete_parity(
+    repository: &Repository,
+    parity: &HashMap<ObjectName, String>,
+) -> Result<Vec<PruneProblem>> {
+    let mut problems = Vec::new();
+    for (name, path) in parity {
+        if repository.index().fate(name) != Some(Fate::Dead) {
+            continue;
+        }
+        match repository.store().delete(path) {
+            Ok(()) | Err(StoreError::NotFound { .. }) => {}
+            Err(error) => {
+                problems.push(PruneProblem { object: path.clone(), detail: error.to_string() })
+            }
+        }
+    }
+    Ok(problems)
 }

@@ -132,6 +132,27 @@ impl<'a> Walk<'a> {
     }
 }
 
+impl Repository {
+    /// Whether all that a stream relies on stands in packs that are not dead.
+    pub fn holds_stream(&self, root: ChunkId) -> Result<bool> {
+        held(Walk::new(self, &[]).stream(root))
+    }
+
+    /// Whether all that a directory relies on stands in packs that are not dead.
+    pub fn holds_tree(&self, root: ChunkId) -> Result<bool> {
+        held(Walk::new(self, &[]).tree(root))
+    }
+}
+
+fn held(walked: Result<()>) -> Result<bool> {
+    match walked {
+        Ok(()) => Ok(true),
+        Err(Error::Conflict(_)) => Ok(false),
+        Err(error) if error.is_object_damage() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// A node that is in no pack any more went the same way as a chunk would.
 fn as_gone(error: Error) -> Error {
     match error {

@@ -75,12 +75,13 @@ impl Repository {
         self.commit(&mut || {
             // Somebody may be removing a slot right now, or have died before its file was deleted.
             let head = self.index.position()?.map_or(0, |position| position.number);
+            if next == 0 {
+                let removed = self.removed_slots(head)?;
+                proven.retain(|slot| !removed.contains(slot));
+                next = head + 1;
+            }
             for number in next..=head {
-                let stored = match self.read_entry(number) {
-                    // From before the keys were rotated, which replaced all slots of then.
-                    Err(error) if self.is_older_than_keys(&error) => continue,
-                    other => other?,
-                };
+                let stored = self.read_entry(number)?;
                 let stored = stored.ok_or_else(|| Error::missing_object(&paths::log(number)))?;
                 proven.retain(|slot| !stored.entry.slots_removed.contains(slot));
             }

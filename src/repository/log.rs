@@ -127,7 +127,7 @@ impl Repository {
             let stored = self
                 .read_entry(number)?
                 .ok_or_else(|| Error::missing_object(&paths::log(number)))?;
-            if stored.entry.kind == EntryKind::State {
+            if stored.entry.is_state() {
                 break stored;
             }
             number = number.checked_sub(1).ok_or_else(|| {
@@ -141,11 +141,27 @@ impl Repository {
 
     /// Goes on from where the index stands, after a look that the log still says what it said.
     fn follow(&self, position: Position) -> Result<Position> {
-        self.expect_entry(position)?;
+        self.expect_entry(position).or_else(|error| self.explain_by_repair(position, error))?;
         let entry = LogEntry::new(EntryKind::Noop);
         let mut entries = vec![StoredEntry { position, entry }];
-        self.gather(&mut entries, true)?;
+        self.gather(&mut entries, true).or_else(|error| self.explain_by_repair(position, error))?;
         self.replay(Some(position), &entries[1..])
+    }
+
+    /// Where the log was repaired over what this machine saw, says so: to accept that is for people.
+    fn explain_by_repair(&self, seen: Position, error: Error) -> Result<()> {
+        if !matches!(error, Error::RolledBack { .. }) && !error.is_object_damage() {
+            return Err(error);
+        }
+        for number in self.log_numbers()?.into_iter().rev().take_while(|n| *n > seen.number) {
+            let Ok(Some(StoredEntry { entry, .. })) = self.read_entry(number) else { continue };
+            if entry.kind == EntryKind::Repair {
+                let location = self.store.location();
+                let detail = format!("{}; {} repaired it in entry {number}", error, entry.author);
+                return Err(Error::RolledBack { location, detail });
+            }
+        }
+        Err(error)
     }
 
     /// Fails where the log does not hold this entry any more.
@@ -210,6 +226,9 @@ impl Repository {
     /// Applies entries up to the head. Objects that a later one of them removes are passed over: a
     /// prune may have deleted them.
     fn replay(&self, from: Option<Position>, entries: &[StoredEntry]) -> Result<Position> {
+        // A repair is the whole state, whatever this machine knew: what came before may be lost.
+        let repair = entries.iter().rposition(|stored| stored.entry.kind == EntryKind::Repair);
+        let entries = &entries[repair.unwrap_or(0)..];
         let mut removed = HashMap::new();
         for (number, stored) in entries.iter().enumerate() {
             let StoredEntry { entry, .. } = stored;
@@ -251,6 +270,7 @@ impl Repository {
         if is_state && from.is_some() && !is_write_only {
             self.compare_state(to, entry, is_gone)?;
         }
+        let is_repair = entry.kind == EntryKind::Repair;
         // A state that continues what is known adds nothing: only the position moves.
         let load = |name: &&ObjectName| (!is_state || from.is_none()) && !is_gone(name);
         let mut index_add = entry.index_add.iter().filter(load).map(|name| -> Fetched<_> {
@@ -263,7 +283,8 @@ impl Repository {
         let change = Change {
             position: to,
             time_ns: entry.time_ns,
-            replace: is_state && from.is_none(),
+            replace: is_repair || (is_state && from.is_none()),
+            is_repair: is_repair || entry.was_repaired,
             index_add: &mut index_add,
             index_remove: &entry.index_remove,
             snapshot_add: &mut snapshot_add,
@@ -310,7 +331,8 @@ impl Repository {
 
     /// Writes a whole state now and then. Only a convenience: failing to is no error.
     fn checkpoint_state(&self, head: Position) {
-        if !(head.number + 1).is_multiple_of(STATE_EVERY) {
+        // Whoever may only add is not believed what the whole state is.
+        if !(head.number + 1).is_multiple_of(STATE_EVERY) || self.is_write_only() {
             return;
         }
         let Ok(mut entry) = self.whole_state() else { return };
@@ -327,6 +349,8 @@ impl Repository {
 
     pub(super) fn whole_state(&self) -> Result<LogEntry> {
         let mut entry = LogEntry::new(EntryKind::State);
+        entry.was_repaired = self.index.was_repaired()?;
+        entry.config = self.config.encode(&self.keys);
         entry.index_add = self.index.index_names()?;
         entry.snapshot_add = self.index.snapshot_names()?;
         entry.condemn = self.index.condemned();

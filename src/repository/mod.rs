@@ -5,15 +5,19 @@
 //! back up, forget or delete: that is for the layers above.
 
 mod closure;
+pub mod damaged;
 mod entry;
 pub mod keys;
 mod log;
 mod objects;
 mod open;
 mod own;
+pub mod parity;
 mod pending;
 pub mod reader;
 pub mod recipes;
+mod reindex;
+pub mod remains;
 pub mod rotation;
 mod salvage;
 pub mod snapshots;

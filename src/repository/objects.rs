@@ -4,6 +4,7 @@ use super::Repository;
 use crate::crypto::envelope::{self, Header, ObjectKind};
 use crate::error::{Error, Result};
 use crate::format::index::{self, IndexedPack};
+use crate::format::parity;
 use crate::format::paths;
 use crate::format::snapshot::Snapshot;
 use crate::id::ObjectName;
@@ -33,6 +34,16 @@ impl Repository {
             return Ok(());
         }
         Err(Error::Conflict(format!("{path} exists with other content than its name says")))
+    }
+
+    /// Stores the parity of a pack where this repository keeps any. Returns its size.
+    pub(crate) fn put_parity(&self, name: &ObjectName, pack: &[u8]) -> Result<u64> {
+        if self.config.parity == 0 {
+            return Ok(0);
+        }
+        let bytes = parity::encode(pack, self.config.parity);
+        self.put_named(&paths::parity(name), &bytes)?;
+        Ok(bytes.len() as u64)
     }
 
     /// Seals and stores an idx object.

@@ -39,6 +39,8 @@ pub struct InitOptions {
     pub tree_pack_bytes: u64,
     /// Whether packs are padded.
     pub padding: Padding,
+    /// Parity of packs in thousandths of their size; 0 for none.
+    pub parity: u16,
 }
 
 impl Default for InitOptions {
@@ -50,6 +52,7 @@ impl Default for InitOptions {
             data_pack_bytes: 32 << 20,
             tree_pack_bytes: 8 << 20,
             padding: Padding::None,
+            parity: 0,
         }
     }
 }
@@ -85,6 +88,7 @@ impl Repository {
             data_pack_bytes: options.data_pack_bytes,
             tree_pack_bytes: options.tree_pack_bytes,
             padding: options.padding,
+            parity: options.parity,
         };
         probe_create_only(&*store, &config.id)?;
         let index = open_index(&environment, config.id, &keys)?;
@@ -99,7 +103,9 @@ impl Repository {
             damage: None,
             added_slots: Mutex::default(),
         };
-        repository.put_first_entry(LogEntry::new(EntryKind::State))?;
+        let mut first = LogEntry::new(EntryKind::State);
+        first.config = repository.config.encode(&repository.keys);
+        repository.put_first_entry(first)?;
         repository.slot = Mutex::new(repository.put_slot(&slot)?);
         let stored = repository.config.encode(&repository.keys);
         repository.store.put_new(paths::CONFIG, &stored).map_err(|error| match error {
@@ -137,9 +143,19 @@ impl Repository {
             Err(error) => return Err(error.into()),
         };
         let config = Config::parse(&stored).map_err(|source| Error::Config { location, source })?;
-        let Unlocked { name, slot_key, keys } = unlock(&*store, secret, &stored)?;
-        let index = open_index(&environment, config.id, &keys)?;
-        Ok(Self {
+        let unlocked = unlock(&*store, secret, &stored)?;
+        let index = open_index(&environment, config.id, &unlocked.keys)?;
+        Ok(Self::assemble(store, environment, config, unlocked, index))
+    }
+
+    pub(super) fn assemble(
+        store: Arc<dyn Store>,
+        environment: Environment,
+        config: Config,
+        Unlocked { name, slot_key, keys }: Unlocked,
+        index: Index,
+    ) -> Self {
+        Self {
             store,
             environment,
             config,
@@ -149,7 +165,7 @@ impl Repository {
             slot_key,
             damage: None,
             added_slots: Mutex::default(),
-        })
+        }
     }
 
     /// Makes a damaged index again. Where the log stood is kept in mind if it can be read.
@@ -169,10 +185,10 @@ impl Repository {
 }
 
 /// A slot that was opened.
-struct Unlocked {
-    name: String,
-    slot_key: SlotKey,
-    keys: KeyRing,
+pub(super) struct Unlocked {
+    pub(super) name: String,
+    pub(super) slot_key: SlotKey,
+    pub(super) keys: KeyRing,
 }
 
 /// Finds the slot that `secret` opens and whose key the configuration was sealed with: a slot of
@@ -237,7 +253,7 @@ fn unlock_one(
 
 /// The keys in a slot, where it is this secret's. Stretching is slow and not done twice for slots
 /// that differ in their keys alone.
-fn open_slot(
+pub(super) fn open_slot(
     slot: &Slot,
     secret: &Secret,
     other: Option<&Unlocked>,
@@ -260,7 +276,7 @@ fn open_slot(
 }
 
 /// Of two slots for one secret the one with newer keys.
-fn newest(one: Option<Unlocked>, other: Unlocked) -> Unlocked {
+pub(super) fn newest(one: Option<Unlocked>, other: Unlocked) -> Unlocked {
     let Some(one) = one else { return other };
     let is_newer = other.keys.current().number() > one.keys.current().number();
     let (new, old) = if is_newer { (other, one) } else { (one, other) };
@@ -271,7 +287,11 @@ fn newest(one: Option<Unlocked>, other: Unlocked) -> Unlocked {
     new
 }
 
-fn open_index(environment: &Environment, id: RepositoryId, keys: &KeyRing) -> Result<Index> {
+pub(super) fn open_index(
+    environment: &Environment,
+    id: RepositoryId,
+    keys: &KeyRing,
+) -> Result<Index> {
     let is_write_only = keys.is_write_only();
     let index = match cache_folder(environment, id, is_write_only) {
         Some(folder) => Index::open(&folder, id)?,

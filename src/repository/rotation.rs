@@ -55,25 +55,45 @@ impl EpochUse {
 }
 
 /// Finds the newest epoch of these keys that began, and makes it the current one. The log entry with
-/// its number proves that it did.
+/// its number proves that it did, and where that one is damaged any later one under its keys.
 pub(super) fn settle(store: &dyn Store, keys: &KeyRing) -> Result<()> {
     for number in keys.epochs().into_iter().rev().filter(|number| *number > 0) {
-        let stored = match store.get(&paths::log(number.into())) {
-            Ok(stored) => stored,
-            // It never began, or the entry is lost.
-            Err(StoreError::NotFound { .. }) => continue,
+        let header = match store.get(&paths::log(number.into())) {
+            Ok(stored) => Header::parse(&stored, ObjectKind::Log).ok(),
+            Err(StoreError::NotFound { .. }) => None,
+            // What a disk cannot read is as good as damaged.
+            Err(StoreError::Failed { action: "read", .. }) => None,
             Err(error) => return Err(error.into()),
         };
-        // Damage is told by whoever reads the entry.
-        let Ok(header) = Header::parse(&stored, ObjectKind::Log) else { continue };
-        if header.epoch() == number && header.cipher(keys).is_ok() {
+        let is_of = |header: &Header| header.epoch() == number && header.cipher(keys).is_ok();
+        if header.as_ref().is_some_and(is_of) || is_proven_later(store, number, &is_of)? {
             keys.switch_to(number);
             return Ok(());
         }
-        // Another entry took that number: this epoch never was.
-        keys.forget(number);
+        // Another entry took that number: this epoch never was. Without one it may be lost.
+        if header.is_some() {
+            keys.forget(number);
+        }
     }
     Ok(())
+}
+
+/// Whether an entry after the one that began an epoch was made with its keys.
+fn is_proven_later(
+    store: &dyn Store,
+    number: u32,
+    is_of: &dyn Fn(&Header) -> bool,
+) -> Result<bool> {
+    let listed = store.list(paths::LOG)?;
+    let is_later = |path: &str| paths::log_number(path).is_some_and(|at| at > number.into());
+    for object in listed.iter().rev().filter(|object| is_later(&object.path)) {
+        // Damage is told by whoever reads the entry.
+        let Ok(header) = store.get_range(&object.path, 0, HEADER_LEN) else { continue };
+        if Header::parse(&header, ObjectKind::Log).is_ok_and(|header| is_of(&header)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 impl Repository {
@@ -172,7 +192,7 @@ impl Repository {
 
     fn has_state_since(&self, epoch: u32, head: Position) -> Result<bool> {
         for number in (u64::from(epoch)..=head.number).rev() {
-            if self.read_entry(number)?.is_some_and(|found| found.entry.kind == EntryKind::State) {
+            if self.read_entry(number)?.is_some_and(|found| found.entry.is_state()) {
                 return Ok(true);
             }
         }
@@ -190,7 +210,7 @@ impl Repository {
         let mut rotation = Rotation { epoch, slots: Vec::new(), left_out: Vec::new() };
         let mut entry = LogEntry::new(EntryKind::Key);
         let (mut made, mut own) = (Vec::new(), None);
-        let removed = self.removed_slots(head)?;
+        let removed = self.removed_slots(head.number)?;
         for (name, slot) in self.proven_slots(&removed, &mut rotation.left_out)? {
             let refilled = slot
                 .refilled(&keys, &*self.environment.entropy)
@@ -257,11 +277,17 @@ impl Repository {
 
     /// Names of all slots that the readable part of the log says were removed: one of them that
     /// stands there still, or again, is not to be trusted.
-    pub(super) fn removed_slots(&self, head: Position) -> Result<HashSet<String>> {
+    pub(super) fn removed_slots(&self, head: u64) -> Result<HashSet<String>> {
         let mut removed = HashSet::new();
-        for number in (0..=head.number).rev() {
+        for number in (0..=head).rev() {
             match self.read_entry(number) {
-                Ok(Some(stored)) => removed.extend(stored.entry.slots_removed),
+                Ok(Some(stored)) => {
+                    removed.extend(stored.entry.slots_removed);
+                    // It names those from before, of which entries may be lost.
+                    if stored.entry.kind == EntryKind::Repair {
+                        break;
+                    }
+                }
                 Ok(None) => return Err(Error::missing_object(&paths::log(number))),
                 // Older than all keys: slots from then have no proof that still counts.
                 Err(error) if self.is_older_than_keys(&error) => break,

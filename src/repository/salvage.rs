@@ -14,7 +14,7 @@ use crate::crypto::slot::Secret;
 use crate::error::{Error, Result};
 use crate::format::FormatError;
 use crate::format::index::IndexedPack;
-use crate::format::log::{EntryKind, LogEntry};
+use crate::format::log::LogEntry;
 use crate::format::pack;
 use crate::format::paths;
 use crate::id::ObjectName;
@@ -109,7 +109,7 @@ impl Repository {
                         let invalid = FormatError::Invalid("chain of log entries");
                         state.lose(damage, Error::damaged(paths::log(number + 1), invalid));
                     }
-                    let is_state = stored.entry.kind == EntryKind::State;
+                    let is_state = stored.entry.is_state();
                     newer = Some((number, stored.entry.previous));
                     entries.push(stored.entry);
                     if is_state {
@@ -124,7 +124,7 @@ impl Repository {
                 Err(error) => return Err(error),
             }
         }
-        let begins_whole = entries.last().is_some_and(|oldest| oldest.kind == EntryKind::State);
+        let begins_whole = entries.last().is_some_and(|oldest| oldest.is_state());
         if !begins_whole && let Some(before) = numbers.first().and_then(|n| n.checked_sub(1)) {
             state.lose(damage, Error::missing_object(&paths::log(before)));
         }
@@ -196,6 +196,7 @@ impl Repository {
             time_ns: 0,
             position: state.position,
             replace: true,
+            is_repair: false,
             index_add: &mut index_add,
             index_remove: &[],
             snapshot_add: &mut snapshot_add,
@@ -242,7 +243,7 @@ impl LogState {
     }
 
     fn apply(&mut self, entry: &LogEntry) {
-        if entry.kind == EntryKind::State {
+        if entry.is_state() {
             let (position, is_whole) = (self.position, self.is_whole);
             let empty = BTreeSet::new;
             let (indexes, snapshots) = (empty(), empty());

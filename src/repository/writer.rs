@@ -150,6 +150,7 @@ impl<'a> BlobWriter<'a> {
             .map_err(|error| Error::damaged(&path, error))?;
         // It can be seen, but its writer may not have lived to make its name durable.
         self.repository.put_named(&path, &bytes)?;
+        self.repository.put_parity(name, &bytes)?;
         Ok(pack)
     }
 
@@ -291,6 +292,8 @@ impl<'a> BlobWriter<'a> {
             let _ = journal.add(&pack.indexed.name);
         }
         repository.put_named(&paths::pack(&pack.indexed.name), &pack.bytes)?;
+        let parity = repository.put_parity(&pack.indexed.name, &pack.bytes)?;
+        self.added_bytes.fetch_add(parity, Ordering::Relaxed);
         let mut stored = self.stored.lock().expect("no panics here");
         stored.packs.push(pack.indexed);
         stored.bytes += size;

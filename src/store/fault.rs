@@ -110,6 +110,9 @@ impl<S: Store> Store for FaultStore<S> {
     fn delete(&self, path: &str) -> Result<(), StoreError> {
         self.change("delete", path, || self.inner.delete(path))
     }
+    fn replace(&self, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.change("replace", path, || self.inner.replace(path, bytes))
+    }
     fn location(&self) -> String {
         self.inner.location()
     }

@@ -222,6 +222,20 @@ impl Store for LocalStore {
         fs::remove_file(self.file(path)).map_err(|source| failure("delete", path, source))
     }
 
+    fn replace(&self, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        check_path("replace", path)?;
+        let target = self.file(path);
+        let folder = target.parent().expect("every object is below the root");
+        let at = |source| failure("replace", path, source);
+        fs::metadata(&self.root).map_err(at)?;
+        create_folders(folder).map_err(at)?;
+        let temporary = write_temporary(folder, bytes).map_err(at)?;
+        fs::rename(&temporary.0, &target).map_err(at)?;
+        self.open.lock().expect("no panics here").pop(path);
+        self.sync_up_to_root(folder)
+            .map_err(|source| StoreError::Unknown { path: path.to_owned(), source })
+    }
+
     fn location(&self) -> String {
         self.root.display().to_string()
     }

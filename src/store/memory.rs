@@ -89,6 +89,12 @@ impl Store for MemoryStore {
         self.lock().remove(path).map(drop).ok_or_else(|| missing(path))
     }
 
+    fn replace(&self, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        check_path("replace", path)?;
+        self.lock().insert(path.to_owned(), bytes.into());
+        Ok(())
+    }
+
     fn location(&self) -> String {
         "memory".to_owned()
     }

@@ -103,6 +103,17 @@ pub trait Store: Send + Sync {
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError>;
     /// Removes an object.
     fn delete(&self, path: &str) -> Result<(), StoreError>;
+    /// Puts these bytes in the place of what an object has, or makes it: whoever reads meanwhile gets
+    /// the old bytes or the new ones, a crash leaves either. Durable when it returns `Ok`. Only repair
+    /// uses it, with bytes that the object's name proves.
+    fn replace(&self, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let _ = bytes;
+        let source = io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this store cannot put mended bytes in the place of damaged ones",
+        );
+        Err(StoreError::Failed { action: "replace", path: path.to_owned(), source })
+    }
     /// Removes what writers that died left behind and no listing shows.
     fn tidy(&self) -> Result<(), StoreError> {
         Ok(())
@@ -138,6 +149,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     fn delete(&self, path: &str) -> Result<(), StoreError> {
         (**self).delete(path)
+    }
+    fn replace(&self, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        (**self).replace(path, bytes)
     }
     fn tidy(&self) -> Result<(), StoreError> {
         (**self).tidy()

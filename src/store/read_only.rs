@@ -40,6 +40,9 @@ impl<S: Store> Store for ReadOnlyStore<S> {
     fn delete(&self, path: &str) -> Result<(), StoreError> {
         Err(denied("delete", path))
     }
+    fn replace(&self, path: &str, _bytes: &[u8]) -> Result<(), StoreError> {
+        Err(denied("replace", path))
+    }
     fn location(&self) -> String {
         self.0.location()
     }

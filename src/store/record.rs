@@ -19,6 +19,8 @@ pub enum Call {
     List(String),
     /// `delete`.
     Delete(String),
+    /// `replace` by so many bytes.
+    Replace(String, usize),
 }
 
 /// Remembers the calls that reach the store below.
@@ -76,6 +78,10 @@ impl<S: Store> Store for RecordingStore<S> {
     fn delete(&self, path: &str) -> Result<(), StoreError> {
         self.note(Call::Delete(path.to_owned()));
         self.inner.delete(path)
+    }
+    fn replace(&self, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.note(Call::Replace(path.to_owned(), bytes.len()));
+        self.inner.replace(path, bytes)
     }
     fn location(&self) -> String {
         self.inner.location()

@@ -14,6 +14,7 @@ pub fn conformance(make: &dyn Fn() -> Box<dyn Store>) {
     reads_ranges(&*make());
     lists_by_prefix_in_order(&*make());
     deletes(&*make());
+    replaces(&*make());
     refuses_odd_paths(&*make());
     one_of_many_wins(&*make());
 }
@@ -63,6 +64,24 @@ fn deletes(store: &dyn Store) {
     assert!(matches!(store.get_range("data/00/x", 0, 1), Err(StoreError::NotFound { .. })));
     store.put_new("data/00/x", b"2").expect("put again");
     assert_eq!(store.get("data/00/x").expect("get"), b"2");
+}
+
+/// A store may refuse to, but it must not do half of it.
+fn replaces(store: &dyn Store) {
+    store.put_new("data/00/x", b"old").expect("put");
+    store.get_range("data/00/x", 0, 1).expect("range");
+    match store.replace("data/00/x", b"newer") {
+        Ok(()) => {
+            assert_eq!(store.get("data/00/x").expect("get"), b"newer");
+            assert_eq!(store.get_range("data/00/x", 3, 2).expect("range"), b"er");
+            store.replace("data/01/y", b"made").expect("make");
+            assert_eq!(store.get("data/01/y").expect("get"), b"made");
+        }
+        Err(error) => {
+            assert!(error.to_string().contains("cannot put mended bytes"), "{error}");
+            assert_eq!(store.get("data/00/x").expect("get"), b"old");
+        }
+    }
 }
 
 fn refuses_odd_paths(store: &dyn Store) {

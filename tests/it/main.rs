@@ -14,6 +14,7 @@ mod model;
 mod mount;
 mod postgres;
 mod prune;
+mod repair;
 mod restore;
 mod salvage;
 mod schedule;

@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use restow::check::{CheckReport, ReadData, run as check};
 
+use super::repair;
 use crate::cli::{Global, interrupt, output};
 
 /// Look for damage
@@ -18,10 +19,16 @@ pub struct CheckArgs {
     /// Also read a part of the packs: `5%` at random, or `2/7` for the second of seven parts
     #[arg(long, value_name = "SUBSET", value_parser = parse_subset)]
     read_data_subset: Option<ReadData>,
+    /// First read all packs and mend those that rotted from their parity (see `init --parity`)
+    #[arg(long)]
+    repair: bool,
 }
 
 /// Checks, prints every problem, exits 1 where there is one.
 pub fn run(global: &Global, args: CheckArgs) -> Result<u8> {
+    if args.repair {
+        repair::mend(global, false)?;
+    }
     let repository = global.open_read_only()?;
     let read = match args.read_data_subset {
         Some(subset) => subset,
@@ -66,6 +73,9 @@ fn print(global: &Global, report: &CheckReport) -> Result<()> {
         0 if !global.quiet => output::line("no problems found")?,
         0 => {}
         count => eprintln!("restow: {count} damaged objects"),
+    }
+    if !global.quiet {
+        report.advice().iter().for_each(|advice| eprintln!("hint: {advice}"));
     }
     Ok(())
 }

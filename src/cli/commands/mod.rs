@@ -17,6 +17,7 @@ mod ls;
 mod mount;
 mod paths;
 mod prune;
+mod repair;
 mod restore;
 mod snapshots;
 mod stats;
@@ -63,6 +64,8 @@ pub enum Command {
     Prune(prune::PruneArgs),
     /// Look for damage
     Check(check::CheckArgs),
+    /// Mend what is damaged, as far as anything is left to mend it with
+    Repair(repair::RepairArgs),
     /// Add, list, remove and change passwords and key files
     Key(key::KeyArgs),
     /// List the local indexes, or throw one away
@@ -96,6 +99,7 @@ pub fn run(global: &Global, command: Command) -> Result<u8> {
         Command::Forget(args) => forget::run(global, args),
         Command::Prune(args) => prune::run(global, args),
         Command::Check(args) => check::run(global, args),
+        Command::Repair(args) => repair::run(global, args),
         Command::Key(args) => key::run(global, args),
         Command::Cache(args) => cache::run(global, args),
         Command::Demo(args) => demo::run(args),

@@ -251,7 +251,7 @@ impl Ledger {
 
     fn add_index(&mut self, name: &ObjectName) -> Held<()> {
         let packs = self.observer.load_index(name).map_err(|error| error.to_string())?;
-        for pack in packs {
+        for pack in packs.packs {
             let path = paths::pack(&pack.name);
             if self.truth.head(&path).ok() != Some(pack.size) {
                 return Err(format!("{path} is referred to and is not there"));

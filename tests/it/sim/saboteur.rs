@@ -167,7 +167,7 @@ impl World {
         let mut own = Vec::new();
         for name in &entry.index_add {
             let packs = self.ledger.observer().load_index(name);
-            own.extend(packs.map_err(|_| gone(name.short()))?);
+            own.extend(packs.map_err(|_| gone(name.short()))?.packs);
         }
         for base in own.iter().flat_map(|pack| &pack.entries).flat_map(|entry| &entry.bases) {
             let is_own = own.iter().flat_map(|pack| &pack.entries).any(|entry| entry.id == *base);

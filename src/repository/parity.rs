@@ -1,0 +1,62 @@
+//! Making the bytes of a damaged pack again from its parity.
+
+use super::Repository;
+use crate::error::Result;
+use crate::format::parity;
+use crate::format::paths;
+use crate::id::ObjectName;
+use crate::store::StoreError;
+
+/// What a damaged pack was found to be.
+pub enum Mended {
+    /// Its bytes as they were.
+    Bytes(Vec<u8>),
+    /// It is as it was.
+    Sound,
+    /// There is no way, and why.
+    Impossible(String),
+}
+
+impl Repository {
+    /// Tries to make the bytes of a pack again. Changes nothing.
+    pub fn mend_pack(&self, name: &ObjectName) -> Result<Mended> {
+        let damaged = match self.store().get(&paths::pack(name)) {
+            Ok(bytes) => bytes,
+            Err(StoreError::NotFound { .. }) => return Ok(Mended::Impossible("it is gone".into())),
+            Err(StoreError::Failed { .. }) => read_around(self, name),
+            Err(error) => return Err(error.into()),
+        };
+        if ObjectName::of(&damaged) == *name {
+            return Ok(Mended::Sound);
+        }
+        let stored = match self.store().get(&paths::parity(name)) {
+            Ok(stored) => stored,
+            Err(StoreError::NotFound { .. }) => {
+                return Ok(Mended::Impossible("it has no parity".into()));
+            }
+            Err(StoreError::Failed { source, .. }) => {
+                return Ok(Mended::Impossible(format!("its parity cannot be read: {source}")));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(match parity::mend(&stored, &damaged) {
+            Ok(bytes) if ObjectName::of(&bytes) == *name => Mended::Bytes(bytes),
+            Ok(_) => Mended::Impossible("what its parity gives is not what it was".into()),
+            Err(error) => Mended::Impossible(error.to_string()),
+        })
+    }
+}
+
+/// The readable blocks of a pack that a disk cannot read as a whole, zeros for the others.
+fn read_around(repository: &Repository, name: &ObjectName) -> Vec<u8> {
+    const STEP: usize = 4096;
+    let path = paths::pack(name);
+    let size = repository.store().head(&path).unwrap_or(0);
+    let mut bytes = Vec::new();
+    for offset in (0..size).step_by(STEP) {
+        let length = STEP.min((size - offset) as usize);
+        let read = repository.store().get_range(&path, offset, length);
+        bytes.extend(read.unwrap_or_else(|_| vec![0; length]));
+    }
+    bytes
+}
