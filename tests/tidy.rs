@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["error"],
     &["repository"],
     &["retention"],
-    &["backup", "restore", "check", "diff", "find", "forget", "mount", "prune", "stats", "tag"],
+    &["backup", "restore", "check", "copy", "diff", "find", "forget", "mount", "prune", "stats", "tag"],
     &["cli"],
 ];
 

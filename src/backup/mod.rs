@@ -151,6 +151,7 @@ pub fn run(repository: &Repository, options: BackupOptions, progress: &Progress)
             .chain(tree_parent.map(|(name, _)| name))
             .next(),
         original: None,
+        origin: None,
         held: false,
         streams: Vec::new(),
         paths: options.files.iter().flat_map(FilesSource::names).collect(),

@@ -17,6 +17,7 @@ fn snapshot(time: Timestamp, tags: &[&str]) -> NamedSnapshot {
         description: None,
         parent: None,
         original: None,
+        origin: None,
         held: false,
         streams: Vec::new(),
         paths: Vec::new(),

@@ -4,6 +4,7 @@
 mod cli;
 mod closure;
 mod concurrency;
+mod copy;
 mod crash;
 mod damage;
 mod delta;

@@ -4,6 +4,7 @@ mod backup;
 mod cache;
 mod cat;
 mod check;
+mod copy;
 mod demo;
 mod diff;
 mod dump;
@@ -59,6 +60,8 @@ pub enum Command {
     Tag(tag::TagArgs),
     /// Forget snapshots by id or by a policy; prune frees their space
     Forget(forget::ForgetArgs),
+    /// Copy snapshots into another repository, or from another one
+    Copy(copy::CopyArgs),
     /// Remove what no snapshot needs; backups may run meanwhile
     Prune(prune::PruneArgs),
     /// Look for damage
@@ -94,6 +97,7 @@ pub fn run(global: &Global, command: Command) -> Result<u8> {
         Command::Diff(args) => diff::run(global, args),
         Command::Tag(args) => tag::run(global, args),
         Command::Forget(args) => forget::run(global, args),
+        Command::Copy(args) => copy::run(global, args),
         Command::Prune(args) => prune::run(global, args),
         Command::Check(args) => check::run(global, args),
         Command::Key(args) => key::run(global, args),
