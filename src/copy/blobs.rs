@@ -62,9 +62,9 @@ pub struct Counts {
 /// A blob of the source, and which of its chunks are wanted.
 struct Unit {
     place: Found,
-    /// Ordinals of members; empty for a blob that is one chunk.
-    members: Vec<usize>,
-    is_whole: bool,
+    /// Members; empty for a blob that is one chunk.
+    members: Vec<Wanted>,
+    is_probe: bool,
 }
 
 /// Copies all wanted chunks. `workers` keep their state for the next time.
@@ -124,9 +124,9 @@ fn plan(
             {
                 return Err(Error::Interrupted);
             }
-            let place = shared.source.index().find(&wanted.key)?;
-            let place = place
-                .ok_or_else(|| Error::missing_chunk("chunk", &wanted.key.to_hex()))?;
+            let missing = || Error::missing_chunk("chunk", &wanted.key.to_hex());
+            let place = shared.source.index().find(&wanted.key)?.ok_or_else(missing)?;
+            let wanted = Wanted { ordinal: place.ordinal, ..wanted };
             let is_member = place.entry().codec == Codec::Member;
             let blob = if is_member { place.group().0 } else { place.clone() };
             let is_same = |unit: &Unit| {
@@ -139,11 +139,11 @@ fn plan(
             }
             bytes += u64::from(place.entry().plain_len);
             match units.last_mut() {
-                Some(unit) if is_next => unit.members.push(place.ordinal),
+                Some(unit) if is_next => unit.members.push(wanted),
                 _ => units.push(Unit {
                     place: blob,
-                    members: Vec::from_iter(is_member.then_some(place.ordinal)),
-                    is_whole: wanted.is_whole,
+                    members: Vec::from_iter(is_member.then_some(wanted)),
+                    is_probe: wanted.is_probe,
                 }),
             }
         }
@@ -190,15 +190,13 @@ impl Worker {
             return Err(error);
         }
         // Chunks may stand in other packs too.
-        let ordinals = match &unit.members[..] {
-            [] => &[unit.place.ordinal][..],
-            members => members,
-        };
-        for ordinal in ordinals {
-            let key = unit.place.pack.entries[*ordinal].id;
-            if shared.map.known(BlobKind::Data, &key)?.is_none()
-                && !self.another_copy(shared, &key, &unit.place)?
-            {
+        let key = unit.place.entry().id;
+        let single = [(key, unit.is_probe)];
+        let members: Vec<_> = unit.members.iter().map(|one| (one.key, one.is_probe)).collect();
+        let chunks = if members.is_empty() { &single[..] } else { &members[..] };
+        for (key, is_probe) in chunks {
+            let is_done = shared.map.known(BlobKind::Data, key)?.is_some();
+            if !is_done && !is_probe && !self.another_copy(shared, key, &unit.place)? {
                 return Err(error);
             }
         }
@@ -212,6 +210,9 @@ impl Worker {
         let entry = place.entry();
         let id = prove(shared, place, entry, &bytes)?;
         Progress::add(&shared.counts.read_bytes, entry.stored_len.into());
+        if unit.is_probe {
+            return look(shared, entry, id);
+        }
         let blob = match bases(shared, unit)? {
             Some((bases, depth)) => {
                 let entry = BlobEntry { id: id.key(), bases, depth, ..entry.clone() };
@@ -242,11 +243,17 @@ impl Worker {
         for (ordinal, member) in members.take_while(|(_, entry)| entry.codec == Codec::Member) {
             let range = offset..offset + member.plain_len as usize;
             offset = range.end;
-            if unit.members.contains(&ordinal) {
+            // Members come by place.
+            let at = unit.members.binary_search_by_key(&ordinal, |wanted| wanted.ordinal);
+            if let Some(wanted) = at.ok().map(|at| &unit.members[at]) {
                 let invalid = || Error::damaged(blob_name(place), CryptoError::NotAuthentic);
                 let slice = bytes.get(range.clone()).ok_or_else(invalid)?;
                 let id = prove(shared, place, member, slice)?;
-                ids.push((member, id, range));
+                if wanted.is_probe {
+                    look(shared, member, id)?;
+                } else {
+                    ids.push((member, id, range));
+                }
             }
         }
         for (member, id, range) in &ids {
@@ -324,9 +331,6 @@ fn prove(
 /// be stored without them.
 fn bases(shared: &Shared<'_>, unit: &Unit) -> Result<Option<(Vec<ChunkKey>, u8)>> {
     let entry = unit.place.entry();
-    if unit.is_whole {
-        return Ok(None);
-    }
     let (mut keys, mut depth) = (Vec::new(), 0);
     for base in &entry.bases {
         let Some(known) = shared.map.known(BlobKind::Data, base)? else { return Ok(None) };
@@ -342,6 +346,14 @@ fn bases(shared: &Shared<'_>, unit: &Unit) -> Result<Option<(Vec<ChunkKey>, u8)>
         keys.push(key);
     }
     Ok(Some((keys, depth)))
+}
+
+/// Remembers what a chunk is called in the target if it has it.
+fn look(shared: &Shared<'_>, entry: &BlobEntry, id: ChunkId) -> Result<()> {
+    if !shared.target.index().contains_live(&id.key())? {
+        return Ok(());
+    }
+    Ok(shared.map.learn(BlobKind::Data, &entry.id, Known { id, depth: None })?)
 }
 
 /// Remembers what a chunk is called in the target, and its depth where this run stored it.

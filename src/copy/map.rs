@@ -23,7 +23,7 @@ const TABLES: &str = "
         PRIMARY KEY(kind, key)) WITHOUT ROWID;
     CREATE TABLE walked(key BLOB PRIMARY KEY) WITHOUT ROWID;
     CREATE TABLE wanted(number INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, level INTEGER NOT NULL,
-        pack INTEGER NOT NULL, ordinal INTEGER NOT NULL, whole INTEGER NOT NULL);
+        pack INTEGER NOT NULL, ordinal INTEGER NOT NULL, probe INTEGER NOT NULL);
     CREATE INDEX wanted_place ON wanted(level, pack, ordinal);
     CREATE INDEX wanted_level ON wanted(level);";
 
@@ -49,8 +49,8 @@ pub struct Wanted {
     pub pack: i64,
     /// Its place in that pack.
     pub ordinal: usize,
-    /// It is to be stored without bases.
-    pub is_whole: bool,
+    /// It is only to be found out whether the target has it.
+    pub is_probe: bool,
 }
 
 /// The two lists.
@@ -113,25 +113,26 @@ impl Map {
         Ok(insert.execute([key.as_bytes()])? == 1)
     }
 
-    /// Whether a chunk is to be copied already.
-    pub fn is_wanted(&self, key: &ChunkKey) -> Result<bool> {
+    /// Whether a chunk is wanted already: `Some(true)` where it is only to be looked for.
+    pub fn wanted(&self, key: &ChunkKey) -> Result<Option<bool>> {
         let connection = self.lock();
-        let mut select = connection.prepare_cached("SELECT 1 FROM wanted WHERE key=?1")?;
-        Ok(select.query_row([key.as_bytes()], |_| Ok(())).optional()?.is_some())
+        let mut select = connection.prepare_cached("SELECT probe FROM wanted WHERE key=?1")?;
+        Ok(select.query_row([key.as_bytes()], |row| row.get(0)).optional()?)
     }
 
-    /// Notes a chunk that is to be copied; its number is of no matter.
+    /// Notes a chunk that is wanted; its number is of no matter. Copying is more than looking.
     pub fn want(&self, wanted: &Wanted) -> Result<()> {
-        let mut place = self.lock();
-        let connection = &mut *place;
-        connection
-            .prepare_cached("INSERT OR IGNORE INTO wanted VALUES(NULL, ?1, ?2, ?3, ?4, ?5)")?
+        self.lock()
+            .prepare_cached(
+                "INSERT INTO wanted VALUES(NULL, ?1, ?2, ?3, ?4, ?5)
+                     ON CONFLICT(key) DO UPDATE SET probe=0 WHERE excluded.probe=0",
+            )?
             .execute(params![
                 wanted.key.as_bytes(),
                 wanted.level,
                 wanted.pack,
                 wanted.ordinal as i64,
-                wanted.is_whole
+                wanted.is_probe
             ])?;
         Ok(())
     }
@@ -149,7 +150,7 @@ impl Map {
     pub fn by_place(&self, level: u8, after: Option<&Wanted>) -> Result<Vec<Wanted>> {
         let (pack, ordinal) = after.map_or((i64::MIN, 0), |last| (last.pack, last.ordinal as i64));
         self.page(
-            "SELECT number, key, level, pack, ordinal, whole FROM wanted
+            "SELECT number, key, level, pack, ordinal, probe FROM wanted
                  WHERE level=?1 AND (pack, ordinal) > (?2, ?3) ORDER BY pack, ordinal LIMIT ?4",
             params![level, pack, ordinal, PAGE],
         )
@@ -159,7 +160,7 @@ impl Map {
     pub fn by_number(&self, level: u8, after: Option<&Wanted>) -> Result<Vec<Wanted>> {
         let number = after.map_or(i64::MIN, |last| last.number);
         self.page(
-            "SELECT number, key, level, pack, ordinal, whole FROM wanted
+            "SELECT number, key, level, pack, ordinal, probe FROM wanted
                  WHERE level=?1 AND number > ?2 ORDER BY number LIMIT ?3",
             params![level, number, PAGE],
         )
@@ -175,7 +176,7 @@ impl Map {
                 level: row.get(2)?,
                 pack: row.get(3)?,
                 ordinal: row.get::<_, i64>(4)? as usize,
-                is_whole: row.get(5)?,
+                is_probe: row.get(5)?,
             })
         })?;
         Ok(rows.collect::<std::result::Result<_, _>>()?)
@@ -188,7 +189,7 @@ mod tests {
 
     fn wanted(number: u8, level: u8, pack: i64, ordinal: usize) -> Wanted {
         let key = ChunkKey([number; 16]);
-        Wanted { number: number.into(), key, level, pack, ordinal, is_whole: false }
+        Wanted { number: number.into(), key, level, pack, ordinal, is_probe: false }
     }
 
     #[test]
@@ -196,12 +197,12 @@ mod tests {
         let map = Map::new().unwrap();
         let all = [wanted(1, 0, 9, 3), wanted(2, 0, 4, 7), wanted(3, 2, 4, 1), wanted(4, 0, 4, 2)];
         all.iter().for_each(|one| map.want(one).unwrap());
-        map.want(&wanted(1, 5, 5, 5)).unwrap();
+        map.want(&Wanted { is_probe: true, ..wanted(1, 5, 5, 5) }).unwrap();
         assert_eq!(map.levels().unwrap(), [0, 2]);
         assert_eq!(map.by_place(0, None).unwrap(), [all[3], all[1], all[0]]);
         assert_eq!(map.by_place(0, Some(&all[1])).unwrap(), [all[0]]);
         assert_eq!(map.by_number(0, Some(&all[0])).unwrap(), [all[1], all[3]]);
-        assert!(map.is_wanted(&all[2].key).unwrap());
+        assert_eq!(map.wanted(&all[0].key).unwrap(), Some(false));
         map.clear_wanted().unwrap();
         assert!(map.levels().unwrap().is_empty());
     }

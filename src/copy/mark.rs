@@ -14,7 +14,8 @@ use crate::repository::reader::ChunkReader;
 use crate::repository::recipes::RecipeReader;
 
 /// A base that the target lacks is brought along for a delta of at most one part in this many of
-/// its chunk; a greater one is stored whole instead.
+/// its chunk. For a greater one it is looked for alone: where it is not there, the chunk is stored
+/// whole.
 const CLEARLY_SMALL: u32 = 16;
 
 /// Bytes that are to be copied.
@@ -106,42 +107,32 @@ impl<'a> Marker<'a> {
         Ok(())
     }
 
-    fn has(&self, key: &ChunkKey) -> Result<bool> {
-        Ok(self.map.known(BlobKind::Data, key)?.is_some() || self.map.is_wanted(key)?)
-    }
-
     /// Wants a chunk, and what its delta is made against.
     fn chunk(&mut self, first: ChunkKey) -> Result<()> {
-        let mut waiting = vec![first];
-        while let Some(key) = waiting.pop() {
-            if self.has(&key)? {
+        let mut waiting = vec![(first, false)];
+        while let Some((key, is_probe)) = waiting.pop() {
+            if self.map.known(BlobKind::Data, &key)?.is_some() {
+                continue;
+            }
+            let before = self.map.wanted(&key)?;
+            if before == Some(false) || before.is_some() && is_probe {
                 continue;
             }
             let missing = || Error::missing_chunk("chunk", &key.to_hex());
             let place = self.source.index().find(&key)?.ok_or_else(missing)?;
             let entry = place.entry();
-            let mut lacking = Vec::new();
-            for base in &entry.bases {
-                if !self.has(base)? {
-                    lacking.push(*base);
-                }
+            let (pack, ordinal) = (place.pack.number, place.ordinal);
+            self.map.want(&Wanted { number: 0, key, level: entry.depth, pack, ordinal, is_probe })?;
+            if before.is_none() {
+                self.marked.stored_bytes += stored_share(&place);
             }
-            let is_small = entry.stored_len <= entry.plain_len / CLEARLY_SMALL;
-            let is_whole = !lacking.is_empty() && !is_small;
-            if !is_whole {
-                waiting.append(&mut lacking);
+            if is_probe {
+                continue;
             }
-            self.map.want(&Wanted {
-                number: 0,
-                key,
-                level: entry.depth,
-                pack: place.pack.number,
-                ordinal: place.ordinal,
-                is_whole,
-            })?;
             self.marked.chunks += 1;
             self.marked.plain_bytes += u64::from(entry.plain_len);
-            self.marked.stored_bytes += stored_share(&place);
+            let is_small = entry.stored_len <= entry.plain_len / CLEARLY_SMALL;
+            waiting.extend(entry.bases.iter().map(|base| (*base, !is_small)));
         }
         Ok(())
     }

@@ -271,6 +271,7 @@ impl<'a> BlobWriter<'a> {
             let _ = journal.add(&pack.indexed.name);
         }
         repository.put_named(&paths::pack(&pack.indexed.name), &pack.bytes)?;
+        tracing::debug!(pack = %pack.indexed.name.short(), size, blobs, "stored a pack");
         let mut stored = self.stored.lock().expect("no panics here");
         stored.packs.push(pack.indexed);
         stored.bytes += size;

@@ -13,6 +13,7 @@ mod forget;
 mod generate;
 mod init;
 mod key;
+mod log;
 mod ls;
 #[cfg(feature = "mount")]
 mod mount;
@@ -68,7 +69,9 @@ pub enum Command {
     Check(check::CheckArgs),
     /// Add, list, remove and change passwords and key files
     Key(key::KeyArgs),
-    /// List the local indexes, or throw one away
+    /// Show what changed the repository: who, when, what
+    Log(log::LogArgs),
+    /// List the local caches, or throw some away
     Cache(cache::CacheArgs),
     /// Show the whole thing on a real SQLite database in a temporary folder
     Demo(demo::DemoArgs),
@@ -101,6 +104,7 @@ pub fn run(global: &Global, command: Command) -> Result<u8> {
         Command::Prune(args) => prune::run(global, args),
         Command::Check(args) => check::run(global, args),
         Command::Key(args) => key::run(global, args),
+        Command::Log(args) => log::run(global, args),
         Command::Cache(args) => cache::run(global, args),
         Command::Demo(args) => demo::run(args),
         Command::Version => generate::version(global),
