@@ -14,7 +14,10 @@ const LAYERS: &[&[&str]] = &[
     &["error"],
     &["repository"],
     &["retention"],
-    &["backup", "restore", "check", "copy", "diff", "find", "forget", "mount", "prune", "stats", "tag"],
+    &[
+        "backup", "restore", "check", "copy", "diff", "find", "forget", "mount", "prune", "stats",
+        "tag",
+    ],
     &["cli"],
 ];
 

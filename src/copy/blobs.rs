@@ -101,12 +101,7 @@ pub fn copy(shared: &Shared<'_>, workers: &mut [Worker]) -> Result<()> {
 }
 
 /// Hands the chunks of a level to the workers.
-fn plan(
-    shared: &Shared<'_>,
-    level: u8,
-    work: &Sender<Vec<Unit>>,
-    stop: &AtomicBool,
-) -> Result<()> {
+fn plan(shared: &Shared<'_>, level: u8, work: &Sender<Vec<Unit>>, stop: &AtomicBool) -> Result<()> {
     let mut last: Option<Wanted> = None;
     let mut units: Vec<Unit> = Vec::new();
     let mut bytes = 0;
@@ -315,12 +310,7 @@ impl Worker {
 }
 
 /// Proves that bytes are those of a chunk of the source, and gives its id in the target.
-fn prove(
-    shared: &Shared<'_>,
-    place: &Found,
-    entry: &BlobEntry,
-    bytes: &[u8],
-) -> Result<ChunkId> {
+fn prove(shared: &Shared<'_>, place: &Found, entry: &BlobEntry, bytes: &[u8]) -> Result<ChunkId> {
     if shared.source.keys().chunk_id(BlobKind::Data, bytes).key() != entry.id {
         return Err(Error::damaged(blob_name(place), CryptoError::NotAuthentic));
     }
@@ -407,7 +397,8 @@ impl Packer {
         parts.iter().for_each(|(_, range)| joined.extend_from_slice(&bytes[range.clone()]));
         let key = target.keys().group_key(parts.iter().map(|(key, _)| *key));
         let blob = self.chunk(key, &joined)?;
-        let members = parts.iter().map(|(key, range)| whole_entry(*key, Codec::Member, range.len()));
+        let members =
+            parts.iter().map(|(key, range)| whole_entry(*key, Codec::Member, range.len()));
         Ok(EncodedBlob { members: members.collect(), ..blob })
     }
 }

@@ -140,7 +140,8 @@ impl Map {
     /// The levels at which chunks are to be copied, lowest first.
     pub fn levels(&self) -> Result<Vec<u8>> {
         let connection = self.lock();
-        let mut select = connection.prepare_cached("SELECT DISTINCT level FROM wanted ORDER BY 1")?;
+        let mut select =
+            connection.prepare_cached("SELECT DISTINCT level FROM wanted ORDER BY 1")?;
         let rows = select.query_map([], |row| row.get(0))?;
         Ok(rows.collect::<std::result::Result<_, _>>()?)
     }

@@ -122,7 +122,14 @@ impl<'a> Marker<'a> {
             let place = self.source.index().find(&key)?.ok_or_else(missing)?;
             let entry = place.entry();
             let (pack, ordinal) = (place.pack.number, place.ordinal);
-            self.map.want(&Wanted { number: 0, key, level: entry.depth, pack, ordinal, is_probe })?;
+            self.map.want(&Wanted {
+                number: 0,
+                key,
+                level: entry.depth,
+                pack,
+                ordinal,
+                is_probe,
+            })?;
             if before.is_none() {
                 self.marked.stored_bytes += stored_share(&place);
             }

@@ -173,6 +173,8 @@ impl Copy<'_> {
         // As of now: what is learned below must hold for this writer.
         self.target.sync()?;
         let writer = BlobWriter::new(self.target, false);
+        // What a copy that was killed left is in the index from here on: deltas may be made against it.
+        writer.commit(None)?;
         self.map.clear()?;
         let mut pairs = self.pairs()?;
         let shared = Shared {
@@ -302,8 +304,8 @@ impl Copy<'_> {
     ) -> Result<Snapshot> {
         self.learn(&named.snapshot, pairs)?;
         self.map.clear_wanted()?;
-        let marked = Marker::new(self.source, &self.map, self.progress)
-            .snapshot(&named.snapshot)?;
+        let marked =
+            Marker::new(self.source, &self.map, self.progress).snapshot(&named.snapshot)?;
         Progress::add(&self.progress.total_bytes, marked.plain_bytes);
         tracing::debug!(snapshot = %named.name.short(), chunks = marked.chunks, "copying");
         blobs::copy(shared, workers)?;
@@ -343,8 +345,8 @@ impl Copy<'_> {
         let mut pairs = self.pairs()?;
         for named in waiting {
             self.learn(&named.snapshot, &mut pairs)?;
-            let marked = Marker::new(self.source, &self.map, self.progress)
-                .snapshot(&named.snapshot);
+            let marked =
+                Marker::new(self.source, &self.map, self.progress).snapshot(&named.snapshot);
             match marked {
                 Ok(Marked { chunks, stored_bytes, .. }) => {
                     report.copied.push(Copied { source: named.name, target: None });

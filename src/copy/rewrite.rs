@@ -88,8 +88,7 @@ impl Rewriter<'_, '_> {
     }
 
     fn open(&self, id: ChunkId) -> Result<Open> {
-        let named =
-            |error: FormatError| Error::damaged(format!("tree node {}", id.short()), error);
+        let named = |error: FormatError| Error::damaged(format!("tree node {}", id.short()), error);
         let bytes = self.shared.reader.read_tree(&id)?;
         let node = TreeNode::decode(&bytes).map_err(named)?;
         Ok(Open { id, level: TreeNode::level(&bytes), node, next: 0 })

@@ -34,8 +34,7 @@ pub fn nearest<'p>(
 }
 
 fn is_related(a: &Snapshot, b: &Snapshot) -> bool {
-    let same_stream =
-        || a.streams.iter().any(|stream| b.stream(stream.name.as_bytes()).is_some());
+    let same_stream = || a.streams.iter().any(|stream| b.stream(stream.name.as_bytes()).is_some());
     let same_path = || a.paths.iter().any(|path| b.paths.contains(path));
     a.host == b.host && (same_stream() || same_path())
 }
@@ -49,8 +48,7 @@ pub fn parent(
 ) -> Option<ObjectName> {
     let name = snapshot.parent?;
     let live = sources.iter().find(|named| named.name == name);
-    let origin = live.map_or(Origin { repository: source, snapshot: name }, |named| {
-        identity(source, named)
-    });
+    let origin =
+        live.map_or(Origin { repository: source, snapshot: name }, |named| identity(source, named));
     targets.get(&origin).map(|named| named.name)
 }

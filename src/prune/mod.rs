@@ -220,10 +220,8 @@ fn attempt(
         // A copy that seems to be of no use may be the only good one.
         going.clear();
     }
-    let condemned = phase("condemn", || {
-        remove::condemn(repository, &mut marker, &fates, &going, &plan.orphans)
-    })?;
-    match condemned {
+    let condemn = || remove::condemn(repository, &mut marker, &fates, &going, &plan.orphans);
+    match phase("condemn", condemn)? {
         Step::Replan => return Ok(None),
         Step::Done(_) | Step::Nothing => {}
     }
@@ -232,8 +230,7 @@ fn attempt(
     let limit = now().checked_sub(grace).unwrap_or(Timestamp::MIN);
     let due = repository.index().condemned_before(limit, now())?;
     let due = due.into_iter().collect();
-    let (step, replaced) =
-        phase("bury", || remove::bury(repository, &mut marker, &fates, &due))?;
+    let (step, replaced) = phase("bury", || remove::bury(repository, &mut marker, &fates, &due))?;
     if step == Step::Replan {
         return Ok(None);
     }

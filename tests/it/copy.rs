@@ -132,7 +132,10 @@ fn what_changed_since_is_all_that_is_read_and_written() {
     let report = copy_all(&source, &target).unwrap();
     assert_eq!((report.copied.len(), report.recompressed_chunks), (1, 0));
     let written = there.total_bytes() - before;
-    assert!(written < growth + growth / 10, "{written} bytes written, {growth} were new: {report:?}");
+    assert!(
+        written < growth + growth / 10,
+        "{written} bytes written, {growth} were new: {report:?}"
+    );
     // Deltas of one day and the chunks they are made against, not four days of chunks.
     assert!(report.read_bytes < store.total_bytes() / 2, "{} bytes read", report.read_bytes);
     assert_eq!(held(&target), days);
@@ -514,16 +517,9 @@ fn the_program_pushes_and_pulls() {
     let program = Program::initialized();
     let (first, second) = (rows(1, 20_000), changed_rows(1, 20_000, 1, 50));
     program.backup("s", &first);
-    let other = Program::new();
+    let other = Program::initialized_with(&[9; 40]);
     let place = other.path("repo").to_string_lossy().into_owned();
     let key = other.path("key").to_string_lossy().into_owned();
-    std::fs::write(&key, [9; 40]).unwrap();
-    let with_key = |command: &mut std::process::Command| {
-        command.env_remove("RESTOW_KEY_FILE").env("RESTOW_KEY_FILE", &key);
-    };
-    let mut init = other.command(&["init"]);
-    with_key(&mut init);
-    assert!(feed(init, b"").status.success());
 
     let push = ["copy", "--to", &place, "--to-key-file", &key];
     let before = untouched(&program);
@@ -534,9 +530,7 @@ fn the_program_pushes_and_pulls() {
     let said = text(&program.ok(&[&push[..], &["--json"]].concat(), b""));
     let said: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert_eq!((said["copied"].as_array().unwrap().len(), &said["dry_run"]), (1, &false.into()));
-    let mut dump = other.command(&["dump", "latest", "s"]);
-    with_key(&mut dump);
-    assert!(feed(dump, b"").stdout == second);
+    assert!(other.ok(&["dump", "latest", "s", "--key-file", &key], b"") == second);
 
     let third = Program::initialized();
     let mut pull = third.command(&["copy", "--from", &place, "--latest", "1"]);
@@ -564,8 +558,7 @@ fn the_program_says_what_is_wrong_with_the_other_repository() {
     program.fails(&["copy", "--to", &own, "--from", &own], b"", 2);
     // No secret of the other repository: the own one is not tried there.
     program.fails(&["copy", "--to", &own], b"", 2);
-    let key = program.command(&[]).get_envs().find(|(name, _)| *name == "RESTOW_KEY_FILE").unwrap().1.unwrap().to_owned();
-    let key = key.to_string_lossy().into_owned();
-    let said = program.fails(&["copy", "--from", &own, "--from-key-file", &key], b"", 11);
+    let key = key_file().to_str().unwrap();
+    let said = program.fails(&["copy", "--from", &own, "--from-key-file", key], b"", 11);
     assert!(said.contains("same repository"), "{said}");
 }

@@ -99,9 +99,8 @@ fn repository_id(global: &Global) -> Result<RepositoryId> {
 /// The folders of all repositories, by id. What has not the name of one is none of ours.
 fn all(base: &Path) -> Vec<Cached> {
     let entries = fs::read_dir(base).into_iter().flatten().flatten();
-    let ids = entries.filter_map(|entry| {
-        RepositoryId::from_hex(&entry.file_name().to_string_lossy()).ok()
-    });
+    let ids = entries
+        .filter_map(|entry| RepositoryId::from_hex(&entry.file_name().to_string_lossy()).ok());
     let mut found: Vec<_> = ids.filter_map(|id| look(base, id)).collect();
     found.sort_by_key(|cached| cached.id);
     found

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Args, ArgGroup};
+use clap::{ArgGroup, Args};
 use restow::copy::{CopyOptions, CopyReport, run as copy};
 use restow::error::Error;
 
@@ -62,13 +62,6 @@ struct FromArgs {
     /// Copy from this repository into --repo
     #[arg(long, value_name = "WHERE", group = "other")]
     from: Option<String>,
-    #[command(flatten)]
-    secret: FromSecret,
-}
-
-/// How to open the repository that `--from` names.
-#[derive(Args)]
-pub struct FromSecret {
     /// Read its password from the first line of this file [RESTOW_FROM_PASSWORD holds it itself]
     #[arg(long, env = "RESTOW_FROM_PASSWORD_FILE", value_name = "FILE")]
     from_password_file: Option<PathBuf>,
@@ -93,11 +86,10 @@ impl ToArgs {
     }
 }
 
-impl FromSecret {
-    /// The global options for another repository to read from.
-    pub fn global(&self, global: &Global, repo: Option<String>) -> Global {
+impl FromArgs {
+    fn global(&self, global: &Global) -> Global {
         Global {
-            repo,
+            repo: self.from.clone(),
             password_file: self.from_password_file.clone(),
             password_command: self.from_password_command.clone(),
             key_file: self.from_key_file.clone(),
@@ -111,7 +103,7 @@ impl FromSecret {
 pub fn run(global: &Global, args: CopyArgs) -> Result<u8> {
     let (from, to) = match args.to.to {
         Some(_) => (global.clone(), args.to.global(global)),
-        None => (args.from.secret.global(global, args.from.from.clone()), global.clone()),
+        None => (args.from.global(global), global.clone()),
     };
     let source = from.open_read_only()?;
     let target = if args.dry_run { to.open_read_only()? } else { to.open()? };
@@ -141,7 +133,11 @@ pub fn run(global: &Global, args: CopyArgs) -> Result<u8> {
 
 fn print(global: &Global, report: &CopyReport, dry_run: bool) -> Result<()> {
     for problem in &report.problems {
-        eprintln!("restow: snapshot {} was not copied: {}", problem.snapshot.short(), problem.detail);
+        eprintln!(
+            "restow: snapshot {} was not copied: {}",
+            problem.snapshot.short(),
+            problem.detail
+        );
     }
     if global.json {
         let mut value = serde_json::to_value(report)?;

@@ -76,9 +76,8 @@ fn print(
     if global.json {
         return Ok(output::json(&words.record(number, time, entry))?);
     }
-    let time = time.map(|time| {
-        time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
-    });
+    let time = time
+        .map(|time| time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string());
     let (time, action) = (time.unwrap_or_default(), words.action(entry));
     Ok(output::line(format!("{number:>6}  {time:19}  {}  {action}", entry.author))?)
 }
