@@ -102,6 +102,15 @@ pub fn run(
     options: &CopyOptions,
     progress: &Progress,
 ) -> Result<CopyReport> {
+    for repository in [source, target] {
+        // It could not even tell what was copied before.
+        if repository.is_write_only() {
+            let location = repository.store().location();
+            let text =
+                format!("a write-only key of {location} is not enough to copy: it reads nothing");
+            return Err(Error::Conflict(text));
+        }
+    }
     let id = source.config().id;
     if id == target.config().id {
         return Err(Error::Conflict(format!(

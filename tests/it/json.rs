@@ -155,10 +155,15 @@ fn change(observer: &mut Observer) {
     observer.sees("forget", &["forget", "--keep-last", "1"], b"");
     observer.sees("prune", &["prune", "--grace", "0"], b"");
     let new = observer.program.path("new").to_str().unwrap().to_owned();
-    let slot =
-        observer.sees("key add, remove, passwd", &["key", "add", "--new-key-file", &new], b"");
+    let slot = observer.sees(
+        "key add, file, remove, passwd, restore",
+        &["key", "add", "--new-key-file", &new],
+        b"",
+    );
     let slot = slot[0]["slot"].as_str().unwrap().to_owned();
-    observer.sees("key add, remove, passwd", &["key", "remove", &slot], b"");
+    observer.sees("key add, file, remove, passwd, restore", &["key", "remove", &slot], b"");
+    observer.sees("key rotate", &["key", "rotate"], b"");
+    observer.sees("key status", &["key", "status"], b"");
     let entries = observer.sees("log", &["log"], b"");
     assert_eq!(entries.last().unwrap()["number"], 0);
     assert_eq!(observer.sees("log", &["log", "-n", "2"], b"")[..], entries[..2]);

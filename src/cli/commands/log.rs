@@ -6,6 +6,9 @@ use anyhow::Result;
 use clap::Args;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use restow::crypto::CryptoError;
+use restow::error::Error;
+use restow::format::FormatError;
 use restow::format::log::{EntryKind, LogEntry};
 use restow::format::snapshot::Snapshot;
 use restow::id::ObjectName;
@@ -45,32 +48,41 @@ pub fn run(global: &Global, args: LogArgs) -> Result<u8> {
     let mut code = 0;
     for number in numbers {
         if progress.is_interrupted() {
-            return Err(restow::error::Error::Interrupted.into());
+            return Err(Error::Interrupted.into());
         }
         let entry = match repository.read_entry(number) {
             Ok(Some(stored)) => Ok(stored.entry),
-            Ok(None) => Err("missing".to_owned()),
-            Err(error) if error.is_object_damage() => Err(error.to_string()),
+            Ok(None) => Err(("damaged", "missing".to_owned())),
+            // Nothing is wrong with it.
+            Err(error) if is_of_destroyed_keys(&error) => {
+                Err(("unreadable", "encrypted with keys that were destroyed since".to_owned()))
+            }
+            Err(error) if error.is_object_damage() => Err(("damaged", error.to_string())),
             Err(error) => return Err(error.into()),
         };
-        code = code.max(u8::from(entry.is_err()));
+        code = code.max(u8::from(matches!(entry, Err(("damaged", _)))));
         print(global, number, &entry, &words)?;
     }
     Ok(code)
 }
 
+fn is_of_destroyed_keys(error: &Error) -> bool {
+    let Error::Damaged { source, .. } = error else { return false };
+    matches!(source, FormatError::Crypto(CryptoError::UnknownEpoch(_)))
+}
+
 fn print(
     global: &Global,
     number: u64,
-    entry: &Result<LogEntry, String>,
+    entry: &Result<LogEntry, (&str, String)>,
     words: &Words,
 ) -> Result<()> {
     let entry = match entry {
         Ok(entry) => entry,
-        Err(why) if global.json => {
-            return Ok(output::json(&json!({"number": number, "kind": "damaged", "action": why}))?);
+        Err((kind, why)) if global.json => {
+            return Ok(output::json(&json!({"number": number, "kind": kind, "action": why}))?);
         }
-        Err(why) => return Ok(output::line(format!("{number:>6}  {why}"))?),
+        Err((_, why)) => return Ok(output::line(format!("{number:>6}  {why}"))?),
     };
     let time = Timestamp::from_nanosecond(entry.time_ns.into()).ok();
     if global.json {
@@ -150,6 +162,9 @@ impl Words {
             EntryKind::Dead => format!("declared {} objects dead", entry.dead.len()),
             EntryKind::Noop => "did nothing: another commit was given up".to_owned(),
             EntryKind::State => "wrote down the whole state".to_owned(),
+            EntryKind::Key if entry.oldest_epoch > 0 => {
+                format!("destroyed the keys of epochs before {}", entry.oldest_epoch)
+            }
             EntryKind::Key if entry.slots_removed.is_empty() => "changed the keys".to_owned(),
             EntryKind::Key => {
                 let short = |name: &String| name.chars().take(8).collect::<String>();
