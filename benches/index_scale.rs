@@ -42,7 +42,7 @@ fn apply(index: &Index, number: u64, packs: std::ops::Range<u64>) {
     let from = number.checked_sub(1).map(|number| Position { number, hash: [0; 32] });
     let mut objects = packs.map(|number| {
         let pack = pack(number);
-        Ok((pack.name, vec![pack]))
+        Ok((pack.name, vec![pack].into()))
     });
     let change = Change {
         time_ns: 0,

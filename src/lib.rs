@@ -11,7 +11,7 @@
 //!   come from. They know nothing of each other.
 //! * [`error`], [`repository`]: objects, commit log and index put together.
 //! * [`retention`]: pure rules for which snapshots to keep.
-//! * [`backup`], [`restore`], [`check`], [`diff`], [`find`], [`forget`], [`mount`], [`prune`], [`repair`],
+//! * [`backup`], [`restore`], [`check`], [`copy`], [`diff`], [`find`], [`forget`], [`mount`], [`prune`], [`repair`],
 //!   [`stats`], [`tag`]: one verb each. Options in, report out.
 //!
 //! The command line is a program of its own (`src/cli`) and holds no backup logic.
@@ -31,6 +31,7 @@ pub mod check;
 pub mod chunker;
 pub mod clock;
 pub mod compress;
+pub mod copy;
 pub mod crypto;
 pub mod delta;
 pub mod diff;

@@ -181,6 +181,7 @@ fn attempt(
             .chain(tree_parent.map(|(name, _)| name))
             .next(),
         original: None,
+        origin: None,
         held: false,
         sealed: false,
         streams: Vec::new(),

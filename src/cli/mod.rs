@@ -5,6 +5,7 @@ mod exit;
 mod interrupt;
 mod open;
 mod output;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -47,6 +48,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
         }
     };
+    trace::install();
     interrupt::install();
     match commands::run(&cli.global, cli.command) {
         Ok(code) => ExitCode::from(code),

@@ -17,7 +17,7 @@ use restow::store::{Store, StoreError};
 use zeroize::Zeroizing;
 
 /// Options of every command.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct Global {
     /// The repository: a folder, or file:///folder
     #[arg(short, long, global = true, env = "RESTOW_REPOSITORY", value_name = "WHERE")]
@@ -54,6 +54,10 @@ pub struct Global {
     /// Folder of the local indexes [default: restow in the user's cache folder]
     #[arg(long, global = true, env = "RESTOW_CACHE_DIR", value_name = "FOLDER")]
     pub cache_dir: Option<PathBuf>,
+
+    /// The variable that may hold the password itself
+    #[arg(skip = "RESTOW_PASSWORD")]
+    pub password_variable: &'static str,
 }
 
 impl Global {
@@ -157,10 +161,14 @@ impl Global {
         if let Some(command) = &self.password_command {
             return password_from_command(command);
         }
-        if let Some(text) = std::env::var_os("RESTOW_PASSWORD") {
+        if let Some(text) = std::env::var_os(self.password_variable) {
             return password(text.into_encoded_bytes());
         }
-        ask_password("password", is_new)
+        let what = match self.password_variable {
+            "RESTOW_PASSWORD" => "password".to_owned(),
+            _ => format!("password of {}", self.repo.as_deref().unwrap_or_default()),
+        };
+        ask_password(&what, is_new)
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::FormatError;
 use super::name::Name;
 use super::recipe::Root;
-use crate::id::{ChunkId, ObjectName};
+use crate::id::{ChunkId, ObjectName, RepositoryId};
 
 /// One backup run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +34,9 @@ pub struct Snapshot {
     /// The snapshot that this one replaced when its tags were changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original: Option<ObjectName>,
+    /// Where it was made first, if this is a copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// It may not be forgotten until it is released.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
@@ -58,6 +61,15 @@ pub struct Snapshot {
     /// What newer programs wrote; kept when a snapshot is rewritten.
     #[serde(flatten)]
     pub extra: BTreeMap<String, serde_json::Value>,
+}
+
+/// The identity of a snapshot: it stays the same through copies and changes of tags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Origin {
+    /// The repository that it was made in.
+    pub repository: RepositoryId,
+    /// What it was called there at first.
+    pub snapshot: ObjectName,
 }
 
 /// One stream of a snapshot.

@@ -73,6 +73,31 @@ impl TreeNode {
         decoder.finish()?;
         Ok(node)
     }
+
+    /// The level of an encoded node.
+    pub fn level(bytes: &[u8]) -> u8 {
+        bytes.first().map_or(0, |first| first.wrapping_sub(MARK))
+    }
+
+    /// Encodes the node again; the level of inner nodes is not in it.
+    pub fn encode(&self, level: u8) -> Vec<u8> {
+        let mut encoder = Encoder::default();
+        let count = match self {
+            Self::Leaf(entries) => {
+                entries.iter().for_each(|entry| entry.encode(&mut encoder));
+                entries.len()
+            }
+            Self::Inner(children) => {
+                children.iter().for_each(|child| encode_child(&mut encoder, child));
+                children.len()
+            }
+        };
+        encode(level.into(), count, encoder)
+    }
+}
+
+fn encode_child(encoder: &mut Encoder, child: &Child) {
+    encoder.fixed(child.id.as_bytes()).number(child.entries).counted(&child.last);
 }
 
 fn decode_child(decoder: &mut Decoder) -> Result<Child, FormatError> {
@@ -169,8 +194,9 @@ impl TreeBuilder {
     ) -> Result<(), E> {
         let id = store(encode(level, open.children, open.encoder))?;
         let mut child = Encoder::default();
-        child.fixed(id.as_bytes()).number(open.entries).counted(&open.last);
-        self.add(level + 1, &child.finish(), open.entries, &open.last, store)
+        let (entries, last) = (open.entries, open.last);
+        encode_child(&mut child, &Child { id, entries, last: last.clone() });
+        self.add(level + 1, &child.finish(), entries, &last, store)
     }
 }
 

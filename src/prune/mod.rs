@@ -14,7 +14,7 @@ mod remove;
 mod repack;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -186,7 +186,7 @@ fn attempt(
     started: Timestamp,
 ) -> Result<Option<PruneReport>> {
     // The listing comes first: what a writer adds after it is no orphan.
-    let listed = list(repository)?;
+    let listed = phase("list", || list(repository))?;
     let parity = list_parity(repository)?;
     repository.sync()?;
     if repository.index().snapshot_names()?.is_empty() && !options.allow_empty {
@@ -199,7 +199,7 @@ fn attempt(
     let homes = Homes::find(repository)?;
     let mut marker = Marker::new(repository, progress, &homes, seed)?;
     marker.ignore(&options.ignored);
-    marker.mark_new()?;
+    phase("mark", || marker.mark_new())?;
     let names: HashSet<ObjectName> = listed.keys().copied().collect();
     let mut plan = plan::make(repository, &marker, &homes, &names, options)?;
     // Packs that stay must be readable as a whole; what that needs may change what stays.
@@ -216,8 +216,9 @@ fn attempt(
     let now = || repository.environment().clock.now();
     let elapsed = |limit: Duration| now().duration_since(started).unsigned_abs() >= limit;
     let is_time_up = || options.time_limit.is_some_and(elapsed);
-    let repacked =
-        repack::repack(repository, &plan.repack, &marker, &homes, progress, &is_time_up)?;
+    let repacked = phase("repack", || {
+        repack::repack(repository, &plan.repack, &marker, &homes, progress, &is_time_up)
+    })?;
     report.written_bytes = repacked.written_bytes;
     report.is_cut_short = repacked.is_cut_short;
     report.problems = repacked.problems;
@@ -227,7 +228,8 @@ fn attempt(
         // A copy that seems to be of no use may be the only good one.
         going.clear();
     }
-    match remove::condemn(repository, &mut marker, &fates, &going, &plan.orphans)? {
+    let condemn = || remove::condemn(repository, &mut marker, &fates, &going, &plan.orphans);
+    match phase("condemn", condemn)? {
         Step::Replan => return Ok(None),
         Step::Done(_) | Step::Nothing => {}
     }
@@ -236,18 +238,29 @@ fn attempt(
     let limit = now().checked_sub(grace).unwrap_or(Timestamp::MIN);
     repository.date_condemned()?;
     let due = repository.index().condemned_before(limit, now())?;
-    let (step, replaced) =
-        remove::bury(repository, &mut marker, &fates, &due.into_iter().collect())?;
+    let due = due.into_iter().collect();
+    let (step, replaced) = phase("bury", || remove::bury(repository, &mut marker, &fates, &due))?;
     if step == Step::Replan {
         return Ok(None);
     }
-    let (deleted, bytes, problems) = remove::delete(repository, &listed, &replaced)?;
+    let (deleted, bytes, problems) =
+        phase("delete", || remove::delete(repository, &listed, &replaced))?;
     (report.deleted, report.deleted_bytes) = (deleted, bytes);
     report.problems.extend(problems);
     report.problems.extend(remove::delete_parity(repository, &parity)?);
     report.condemned = repository.index().condemned().len() as u64;
     repository.store().tidy()?;
     Ok(Some(report))
+}
+
+/// Tells `tracing` how long a phase took.
+fn phase<T>(name: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let _span = tracing::info_span!("prune", phase = name).entered();
+    let started = Instant::now();
+    let result = work();
+    let (millis, is_ok) = (started.elapsed().as_millis() as u64, result.is_ok());
+    tracing::info!(millis, is_ok, "ended");
+    result
 }
 
 /// All packs, idx objects and snapshots in the store: path and size by name.

@@ -128,6 +128,7 @@ impl Repository {
                 Err(error) if unsettled.is_none() => return Err(error.into()),
                 Err(error) => error,
             };
+            tracing::warn!(number, %error, "outcome of a commit is not known: trying again");
             unsettled = Some(error);
         }
         let last = unsettled.expect("every attempt but a settled one leaves an error");

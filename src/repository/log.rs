@@ -96,12 +96,23 @@ impl Repository {
             let stored = self.seal_entry(&self.keys, number, &entry);
             if self.put_entry(number, &stored)? {
                 let position = Position { number, hash: *blake3::hash(&stored).as_bytes() };
+                tracing::info!(
+                    number,
+                    kind = ?entry.kind,
+                    index_add = entry.index_add.len(),
+                    snapshots = entry.snapshot_add.len(),
+                    rescued = entry.rescue.len(),
+                    condemned = entry.condemn.len(),
+                    dead = entry.dead.len(),
+                    "committed"
+                );
                 // The change is made. Should the index fail now, it catches up at the next sync.
                 if self.apply(Some(head), position, &entry, &|_| false).is_ok() {
                     self.checkpoint_state(position);
                 }
                 return Ok(position);
             }
+            tracing::info!(number, "another writer was faster");
         }
     }
 

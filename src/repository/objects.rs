@@ -22,7 +22,9 @@ impl Repository {
             match self.store.put_new(path, bytes) {
                 Ok(()) => return Ok(()),
                 Err(StoreError::AlreadyExists { .. }) => return self.expect_same(path, bytes),
-                Err(StoreError::Unknown { .. }) if attempt < ATTEMPTS => {}
+                Err(error @ StoreError::Unknown { .. }) if attempt < ATTEMPTS => {
+                    tracing::warn!(path, attempt, %error, "trying again");
+                }
                 Err(error) => return Err(error.into()),
             }
         }

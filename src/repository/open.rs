@@ -17,6 +17,7 @@ use crate::format::pack::Padding;
 use crate::format::paths;
 use crate::id::{ObjectName, RepositoryId};
 use crate::index::Index;
+use crate::store::traced::{TracedStore, is_listening};
 use crate::store::{ObjectInfo, Store, StoreError};
 
 /// Start of the name of the object that `init` tries the store with.
@@ -67,6 +68,7 @@ impl Repository {
         options: &InitOptions,
         environment: Environment,
     ) -> Result<Self> {
+        let store = traced(store);
         refuse_occupied(&*store)?;
         let entropy = &*environment.entropy;
         let keys = KeyRing::generate(entropy);
@@ -136,6 +138,7 @@ impl Repository {
         secret: &Secret,
         environment: Environment,
     ) -> Result<Self> {
+        let store = traced(store);
         let location = store.location();
         let stored = match store.get(paths::CONFIG) {
             Ok(stored) => stored,
@@ -285,6 +288,11 @@ pub(super) fn newest(one: Option<Unlocked>, other: Unlocked) -> Unlocked {
         return old;
     }
     new
+}
+
+/// Tells of every call where somebody listens.
+fn traced(store: Arc<dyn Store>) -> Arc<dyn Store> {
+    if is_listening() { Arc::new(TracedStore(store)) } else { store }
 }
 
 pub(super) fn open_index(

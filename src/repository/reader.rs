@@ -10,6 +10,7 @@ use lru::LruCache;
 use super::Repository;
 use crate::compress::Decompressor;
 use crate::crypto::CryptoError;
+use crate::crypto::aead::TAG_LEN;
 use crate::crypto::keys::BlobKind;
 use crate::error::{Error, Result};
 use crate::format::FormatError;
@@ -158,6 +159,20 @@ impl<'a> ChunkReader<'a> {
             return Ok(bytes);
         }
         Err(Error::damaged(blob_name(place), CryptoError::NotAuthentic))
+    }
+
+    /// The bytes of a blob and what its codec made of them, fetched once. Only authenticated: the
+    /// caller looks whether the bytes have the right id.
+    pub fn decoded<'s>(
+        &self,
+        place: &Found,
+        scratch: &'s mut Scratch,
+    ) -> Result<(Vec<u8>, &'s [u8])> {
+        let bytes = self.decode(place.pack.kind, place, scratch, 0)?;
+        // Bases are read before the blob itself, which was opened in place.
+        let length = (place.entry().stored_len as usize).saturating_sub(TAG_LEN);
+        let payload = scratch.stored.get(..length).unwrap_or_default();
+        Ok((bytes, payload))
     }
 
     /// What a blob holds, as its codec made it.

@@ -294,6 +294,7 @@ impl<'a> BlobWriter<'a> {
         repository.put_named(&paths::pack(&pack.indexed.name), &pack.bytes)?;
         let parity = repository.put_parity(&pack.indexed.name, &pack.bytes)?;
         self.added_bytes.fetch_add(parity, Ordering::Relaxed);
+        tracing::debug!(pack = %pack.indexed.name.short(), size, blobs, "stored a pack");
         let mut stored = self.stored.lock().expect("no panics here");
         stored.packs.push(pack.indexed);
         stored.bytes += size;

@@ -17,6 +17,7 @@ fn snapshot(time: Timestamp, tags: &[&str]) -> NamedSnapshot {
         description: None,
         parent: None,
         original: None,
+        origin: None,
         held: false,
         sealed: false,
         streams: Vec::new(),

@@ -12,6 +12,7 @@ pub mod memory;
 pub mod read_only;
 pub mod record;
 pub mod suite;
+pub mod traced;
 
 use std::io;
 use std::sync::Arc;

@@ -4,14 +4,17 @@
 mod cli;
 mod closure;
 mod concurrency;
+mod copy;
 mod crash;
 mod damage;
 mod delta;
 mod engine;
 mod files;
+mod json;
 mod keys;
 mod model;
 mod mount;
+mod observe;
 mod postgres;
 mod prune;
 mod repair;

@@ -169,6 +169,15 @@ impl Program {
         program
     }
 
+    /// A repository with a key file of its own, `key`.
+    pub fn initialized_with(key: &[u8]) -> Self {
+        let program = Self::new();
+        let path = program.path("key");
+        std::fs::write(&path, key).unwrap();
+        program.ok(&["init", "--key-file", path.to_str().unwrap()], b"");
+        program
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -228,7 +237,7 @@ impl Program {
 }
 
 /// A key file for all tests: opening with a password takes a tenth of a second each time.
-fn key_file() -> &'static Path {
+pub fn key_file() -> &'static Path {
     static FILE: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
     FILE.get_or_init(|| {
         let path =

@@ -1,76 +1,181 @@
 //! `restow cache`.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
+use jiff::{SignedDuration, Timestamp};
 use restow::error::Error;
 use restow::format::config::Config;
 use restow::format::paths;
-use restow::index::Index;
-use restow::store::Store;
+use restow::id::RepositoryId;
+use restow::store::{Store, StoreError};
 
 use crate::cli::{Global, output};
 
-/// List the local indexes, or throw one away
+/// A repository whose folder was not used for so long is taken for gone by --cleanup.
+const UNUSED_DAYS: i64 = 30;
+
+/// List the local caches, or throw some away
 ///
-/// A local index is made from the repository alone and is made again when it is gone. It also
-/// remembers where the commit log stood, which is how a repository that was rolled back or replaced
-/// is noticed; --forget forgets that too.
+/// Each repository has a folder of its own with the local index. It is made from the repository
+/// alone and is made again when it is gone. It also remembers where the commit log stood, which is
+/// how a repository that was rolled back or replaced is noticed: throwing it away forgets that too.
 #[derive(Args)]
 pub struct CacheArgs {
-    /// Throw away the index of the repository
-    #[arg(long)]
+    /// Throw away the cache of the repository
+    #[arg(long, group = "what")]
     forget: bool,
+    /// Throw away the caches of these repositories, by id or its first digits
+    #[arg(long, value_name = "ID", group = "what", num_args = 1..)]
+    clear: Vec<String>,
+    /// Throw away the caches of all repositories that were not used for a while
+    #[arg(long, group = "what")]
+    cleanup: bool,
+    /// With --cleanup: for how many days
+    #[arg(long, value_name = "DAYS", default_value_t = UNUSED_DAYS, requires = "cleanup")]
+    #[arg(value_parser = clap::value_parser!(i64).range(0..))]
+    older_than: i64,
+    /// Say what would be thrown away
+    #[arg(short = 'n', long, requires = "what")]
+    dry_run: bool,
 }
 
-/// Lists or forgets.
+/// A repository's folder.
+struct Cached {
+    id: RepositoryId,
+    folder: PathBuf,
+    size: u64,
+    used: Option<Timestamp>,
+}
+
+/// Lists or throws away.
 pub fn run(global: &Global, args: CacheArgs) -> Result<u8> {
-    let folder = global.cache_folder()?;
+    let base = global.cache_folder()?;
     if args.forget {
-        forget(global, &folder)?
+        let id = repository_id(global)?;
+        let cached = look(&base, id).unwrap_or_else(|| Cached {
+            id,
+            folder: base.join(id.to_hex()),
+            size: 0,
+            used: None,
+        });
+        clear(global, &cached, args.dry_run)?;
+    } else if args.cleanup {
+        let now = global.environment()?.clock.now();
+        let age = SignedDuration::from_hours(args.older_than.saturating_mul(24).min(1 << 30));
+        let limit = now.checked_sub(age).unwrap_or(Timestamp::MIN);
+        for cached in all(&base) {
+            if cached.used.is_some_and(|used| used <= limit) {
+                clear(global, &cached, args.dry_run)?;
+            }
+        }
+    } else if !args.clear.is_empty() {
+        let known = all(&base);
+        let chosen: Vec<&Cached> =
+            args.clear.iter().map(|wanted| choose(&known, wanted)).collect::<Result<_, _>>()?;
+        for cached in chosen {
+            clear(global, cached, args.dry_run)?;
+        }
     } else {
-        list(global, &folder)?
+        list(global, &all(&base))?;
     }
     Ok(0)
 }
 
-fn forget(global: &Global, folder: &Path) -> Result<()> {
+/// The id of the repository that `--repo` names; no key is needed.
+fn repository_id(global: &Global) -> Result<RepositoryId> {
     let store = global.store()?;
     let location = store.location();
     let stored = store.get(paths::CONFIG).map_err(|error| match error {
-        restow::store::StoreError::NotFound { .. } => {
-            Error::NoRepository { location: location.clone() }
-        }
+        StoreError::NotFound { .. } => Error::NoRepository { location: location.clone() },
         other => other.into(),
     })?;
     let config = Config::parse(&stored).map_err(|source| Error::Config { location, source })?;
-    let folder = folder.join(config.id.to_hex());
-    Index::forget(&folder).map_err(Error::from)?;
+    Ok(config.id)
+}
+
+/// The folders of all repositories, by id. What has not the name of one is none of ours.
+fn all(base: &Path) -> Vec<Cached> {
+    let entries = fs::read_dir(base).into_iter().flatten().flatten();
+    let ids = entries
+        .filter_map(|entry| RepositoryId::from_hex(&entry.file_name().to_string_lossy()).ok());
+    let mut found: Vec<_> = ids.filter_map(|id| look(base, id)).collect();
+    found.sort_by_key(|cached| cached.id);
+    found
+}
+
+fn look(base: &Path, id: RepositoryId) -> Option<Cached> {
+    let folder = base.join(id.to_hex());
+    if !folder.symlink_metadata().ok()?.is_dir() {
+        return None;
+    }
+    let mut cached = Cached { id, folder: folder.clone(), size: 0, used: None };
+    let mut waiting = vec![folder];
+    while let Some(path) = waiting.pop() {
+        // Of the entry itself: links are not followed.
+        let Ok(metadata) = path.symlink_metadata() else { continue };
+        let changed = metadata.modified().ok();
+        // SQLite makes and removes files whenever an index is opened: folders tell of reading too.
+        let changed = changed.and_then(|time| Timestamp::try_from(time).ok());
+        cached.used = cached.used.max(changed);
+        if metadata.is_dir() {
+            let below = fs::read_dir(path).into_iter().flatten().flatten();
+            waiting.extend(below.map(|entry| entry.path()));
+        } else {
+            cached.size += metadata.len();
+        }
+    }
+    Some(cached)
+}
+
+fn choose<'c>(known: &'c [Cached], wanted: &str) -> Result<&'c Cached, Error> {
+    let lower = wanted.to_ascii_lowercase();
+    let is_meant = |cached: &&Cached| wanted.len() >= 2 && cached.id.to_hex().starts_with(&lower);
+    let matching: Vec<_> = known.iter().filter(is_meant).collect();
+    match matching[..] {
+        [one] => Ok(one),
+        _ => Err(Error::Usage(format!(
+            "'{wanted}' matches the caches of {} repositories; 'restow cache' lists them",
+            matching.len()
+        ))),
+    }
+}
+
+fn clear(global: &Global, cached: &Cached, dry_run: bool) -> Result<()> {
+    if !dry_run {
+        match fs::remove_dir_all(&cached.folder) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                let path = cached.folder.display().to_string();
+                return Err(Error::Io { action: "remove", path, source }.into());
+            }
+            _ => {}
+        }
+    }
     if global.json {
-        let path = folder.to_string_lossy();
-        output::json(&serde_json::json!({ "message_type": "forgotten", "folder": path }))?;
+        output::json(&serde_json::json!({
+            "message_type": "forgotten", "repository": cached.id, "size": cached.size,
+            "folder": cached.folder.to_string_lossy(), "dry_run": dry_run,
+        }))?;
     } else if !global.quiet {
-        output::line(format!("forgot the local index in {}", folder.display()))?;
+        let verb = if dry_run { "would remove" } else { "removed" };
+        let (folder, size) = (cached.folder.display(), output::bytes(cached.size));
+        output::line(format!("{verb} {folder} ({size})"))?;
     }
     Ok(())
 }
 
-fn list(global: &Global, folder: &Path) -> Result<()> {
+fn list(global: &Global, caches: &[Cached]) -> Result<()> {
     let mut rows = vec![["repository", "size", "last used"].map(str::to_owned).to_vec()];
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let Ok(metadata) = fs::metadata(entry.path().join("index.sqlite")) else { continue };
-        let id = entry.file_name().to_string_lossy().into_owned();
-        let used = metadata.modified().ok().and_then(|time| jiff::Timestamp::try_from(time).ok());
+    for Cached { id, folder, size, used } in caches {
         if global.json {
-            let (size, folder) = (metadata.len(), entry.path());
             output::json(&serde_json::json!({
                 "repository": id, "size": size, "last_used": used, "folder": folder.to_string_lossy(),
             }))?;
         }
         let used = used.map(|time| time.strftime("%Y-%m-%d %H:%M:%S").to_string());
-        rows.push(vec![id, output::bytes(metadata.len()), used.unwrap_or_default()]);
+        rows.push(vec![id.to_hex(), output::bytes(*size), used.unwrap_or_default()]);
     }
     if !global.json {
         output::table(&rows)?;

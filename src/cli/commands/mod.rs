@@ -4,6 +4,7 @@ mod backup;
 mod cache;
 mod cat;
 mod check;
+mod copy;
 mod demo;
 mod diff;
 mod dump;
@@ -12,6 +13,7 @@ mod forget;
 mod generate;
 mod init;
 mod key;
+mod log;
 mod ls;
 #[cfg(feature = "mount")]
 mod mount;
@@ -60,6 +62,8 @@ pub enum Command {
     Tag(tag::TagArgs),
     /// Forget snapshots by id or by a policy; prune frees their space
     Forget(forget::ForgetArgs),
+    /// Copy snapshots into another repository, or from another one
+    Copy(copy::CopyArgs),
     /// Remove what no snapshot needs; backups may run meanwhile
     Prune(prune::PruneArgs),
     /// Look for damage
@@ -68,7 +72,9 @@ pub enum Command {
     Repair(repair::RepairArgs),
     /// Add, list, remove and change passwords and key files
     Key(key::KeyArgs),
-    /// List the local indexes, or throw one away
+    /// Show what changed the repository: who, when, what
+    Log(log::LogArgs),
+    /// List the local caches, or throw some away
     Cache(cache::CacheArgs),
     /// Show the whole thing on a real SQLite database in a temporary folder
     Demo(demo::DemoArgs),
@@ -97,10 +103,12 @@ pub fn run(global: &Global, command: Command) -> Result<u8> {
         Command::Diff(args) => diff::run(global, args),
         Command::Tag(args) => tag::run(global, args),
         Command::Forget(args) => forget::run(global, args),
+        Command::Copy(args) => copy::run(global, args),
         Command::Prune(args) => prune::run(global, args),
         Command::Check(args) => check::run(global, args),
         Command::Repair(args) => repair::run(global, args),
         Command::Key(args) => key::run(global, args),
+        Command::Log(args) => log::run(global, args),
         Command::Cache(args) => cache::run(global, args),
         Command::Demo(args) => demo::run(args),
         Command::Version => generate::version(global),

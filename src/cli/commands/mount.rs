@@ -44,7 +44,11 @@ pub fn run(global: &Global, args: MountArgs) -> Result<u8> {
     let log: fn(&str) = |line| eprintln!("restow: {line}");
     let session = mount(fs, &args.mountpoint, args.allow_other, log)
         .with_context(|| format!("mount at {}", args.mountpoint.display()))?;
-    if !global.quiet {
+    if global.json {
+        let directory = args.mountpoint.to_string_lossy();
+        let mounted = serde_json::json!({ "message_type": "mounted", "directory": directory });
+        output::json(&mounted)?;
+    } else if !global.quiet {
         let place = args.mountpoint.display();
         output::line(format!("mounted at {place}; Ctrl-C or 'umount {place}' ends it"))?;
     }

@@ -267,11 +267,8 @@ impl FromArgs {
             password_file,
             password_command,
             key_file,
-            json: global.json,
-            quiet: global.quiet,
-            verbose: 0,
-            no_cache: global.no_cache,
-            cache_dir: global.cache_dir.clone(),
+            password_variable: if has_own { "RESTOW_FROM_PASSWORD" } else { "RESTOW_PASSWORD" },
+            ..global.clone()
         };
         from.open_read_only().map(Some)
     }

@@ -241,6 +241,9 @@ fn print_tree(global: &Global, args: &RestoreArgs, report: &TreeReport) -> Resul
     }
     if global.json {
         let mut value = serde_json::to_value(report)?;
+        let problems = report.problems.iter();
+        let problem = |(path, detail)| serde_json::json!({ "path": path, "detail": detail });
+        value["problems"] = problems.map(|(path, detail)| problem((path, detail))).collect();
         value["message_type"] = "summary".into();
         value["dry_run"] = args.dry_run.into();
         output::json(&value)?;
