@@ -3,6 +3,7 @@
 mod commands;
 mod exit;
 mod interrupt;
+mod location;
 mod open;
 mod output;
 
@@ -10,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-pub use open::Global;
+pub use open::{Global, KEPT};
 
 /// Backups of databases and files: deduplicated, delta-compressed, encrypted.
 ///

@@ -22,7 +22,7 @@ pub struct CheckArgs {
 
 /// Checks, prints every problem, exits 1 where there is one.
 pub fn run(global: &Global, args: CheckArgs) -> Result<u8> {
-    let repository = global.open_read_only()?;
+    let repository = global.open_uncached()?;
     let read = match args.read_data_subset {
         Some(subset) => subset,
         None if args.read_data => ReadData::All,
