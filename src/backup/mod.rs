@@ -255,7 +255,7 @@ impl<'a> Shared<'a> {
         Self {
             repository,
             writer,
-            reader: ChunkReader::new(repository),
+            reader: ChunkReader::of_bases(repository),
             progress,
             chunker: Chunker::new(repository.config().stream_chunks, repository.keys().gear_key()),
             compression,

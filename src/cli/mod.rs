@@ -3,6 +3,7 @@
 mod commands;
 mod exit;
 mod interrupt;
+mod location;
 mod open;
 mod output;
 mod trace;

@@ -7,19 +7,37 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use restow::clock::SystemClock;
 use restow::crypto::kit;
 use restow::crypto::slot::Secret;
+use restow::entropy::OsEntropy;
 use restow::error::Error;
+use restow::format::config::Config;
+use restow::format::paths;
 use restow::repository::{Environment, Repository};
+use restow::store::cache::CacheStore;
 use restow::store::local::LocalStore;
+#[cfg(feature = "cloud")]
+use restow::store::object::BucketStore;
+use restow::store::pause::{Patience, Pause};
 use restow::store::read_only::ReadOnlyStore;
+use restow::store::retry::RetryStore;
+#[cfg(feature = "sftp")]
+use restow::store::sftp::SftpStore;
+use restow::store::throttle::{Limits, ThrottleStore};
 use restow::store::{Store, StoreError};
 use zeroize::Zeroizing;
+
+use super::location::{self, Location};
+use super::{interrupt, output};
+
+/// Folder in the cache of a repository for pieces of its packs.
+pub const KEPT: &str = "packs";
 
 /// Options of every command.
 #[derive(Args, Clone)]
 pub struct Global {
-    /// The repository: a folder, or file:///folder
+    /// The repository: a folder, s3://BUCKET/PREFIX, gs://…, az://… or sftp://USER@HOST/FOLDER
     #[arg(short, long, global = true, env = "RESTOW_REPOSITORY", value_name = "WHERE")]
     pub repo: Option<String>,
 
@@ -58,6 +76,29 @@ pub struct Global {
     /// The variable that may hold the password itself
     #[arg(skip = "RESTOW_PASSWORD")]
     pub password_variable: &'static str,
+    /// Most room for what is kept here of a repository that is elsewhere
+    #[arg(
+        long,
+        global = true,
+        env = "RESTOW_CACHE_LIMIT",
+        value_name = "SIZE",
+        default_value = "512M"
+    )]
+    #[arg(value_parser = output::parse_size)]
+    pub cache_limit: u64,
+
+    /// Send no more than so many KiB a second to the repository
+    #[arg(long, global = true, value_name = "RATE", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit_upload: Option<u32>,
+
+    /// Receive no more than so many KiB a second from the repository
+    #[arg(long, global = true, value_name = "RATE", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit_download: Option<u32>,
+
+    /// Requests to a repository elsewhere at a time
+    #[arg(long, global = true, value_name = "N", default_value = "5")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    pub connections: u16,
 }
 
 impl Global {
@@ -68,15 +109,24 @@ impl Global {
 
     /// Opens the repository for backups, for which a write-only key will do.
     pub fn open_to_add(&self) -> Result<Repository> {
-        let store = Arc::new(self.store()?);
-        let secret = self.secret_for(&*store)?;
+        let store = self.cached(self.existing()?)?;
+        let secret = self.secret(false)?;
         Ok(Repository::open(store, &secret, self.environment()?)?)
     }
 
     /// Opens the repository for commands that only read it: the store refuses everything else.
     pub fn open_read_only(&self) -> Result<Repository> {
-        let store: Arc<dyn Store> = Arc::new(ReadOnlyStore(self.store()?));
-        let secret = self.secret_for(&*store)?;
+        self.read_only(self.cached(self.existing()?)?)
+    }
+
+    /// The same, without copies that this machine keeps: for commands that must know what is there.
+    pub fn open_uncached(&self) -> Result<Repository> {
+        self.read_only(self.existing()?.0)
+    }
+
+    fn read_only(&self, store: Arc<dyn Store>) -> Result<Repository> {
+        let store: Arc<dyn Store> = Arc::new(ReadOnlyStore(store));
+        let secret = self.secret(false)?;
         match Repository::open(store.clone(), &secret, self.environment()?) {
             Err(error) if error.is_object_damage() => {
                 let repository = Repository::salvage(store, &secret, self.environment()?)?;
@@ -90,41 +140,100 @@ impl Global {
         }
     }
 
-    /// The secret; asking for it is pointless where there is no repository.
-    fn secret_for(&self, store: &dyn Store) -> Result<Secret> {
-        if let Err(StoreError::NotFound { .. }) = store.head("config") {
-            return Err(Error::NoRepository { location: store.location() }.into());
-        }
-        self.secret(false)
-    }
-
-    /// The store where the repository is or will be.
-    pub fn store(&self) -> Result<LocalStore> {
-        let folder = self.folder()?;
-        match LocalStore::open(&folder) {
-            Ok(store) => Ok(store),
-            Err(StoreError::NotFound { .. }) => {
-                Err(Error::NoRepository { location: folder.display().to_string() }.into())
+    /// The store and the configuration of the repository in it: asking for a password is pointless
+    /// where there is none.
+    fn existing(&self) -> Result<(Arc<dyn Store>, Vec<u8>)> {
+        let store = self.store()?;
+        let location = store.location();
+        match store.get(paths::CONFIG) {
+            Err(StoreError::NotFound { .. }) => Err(Error::NoRepository { location }.into()),
+            Err(error) => {
+                Err(anyhow::Error::from(Error::from(error)).context(format!("open {location}")))
             }
-            Err(error) => Err(error.into()),
+            Ok(config) => Ok((store, config)),
         }
     }
 
-    /// The folder that `--repo` names.
-    pub fn folder(&self) -> Result<PathBuf> {
+    /// Puts the local copies in front of a repository that is elsewhere.
+    fn cached(&self, (store, config): (Arc<dyn Store>, Vec<u8>)) -> Result<Arc<dyn Store>> {
+        if matches!(self.location()?, Location::Folder(_)) {
+            return Ok(store);
+        }
+        // Where it cannot be understood, opening it will tell.
+        let Ok(config) = Config::parse(&config) else { return Ok(store) };
+        let clock = Arc::new(SystemClock);
+        if self.no_cache {
+            let folder = tempfile::tempdir().context("make a temporary folder")?;
+            let cached = CacheStore::open(store, folder.path(), self.cache_limit, clock);
+            let cached = cached.context("make a temporary cache")?;
+            return Ok(Arc::new(cached.that_owns(folder)));
+        }
+        let folder = self.cache_folder()?.join(config.id.to_hex()).join(KEPT);
+        match CacheStore::open(store.clone(), &folder, self.cache_limit, clock) {
+            Ok(cached) => Ok(Arc::new(cached)),
+            Err(error) => {
+                let folder = folder.display();
+                eprintln!("warning: going on without a cache: {folder}: {error}");
+                Ok(store)
+            }
+        }
+    }
+
+    /// The store where the repository is.
+    pub fn store(&self) -> Result<Arc<dyn Store>> {
+        let store: Arc<dyn Store> = match self.location()? {
+            Location::Folder(folder) => match LocalStore::open(&folder) {
+                Err(StoreError::NotFound { path }) => {
+                    return Err(Error::NoRepository { location: path }.into());
+                }
+                other => return Ok(self.limited(other?, None)),
+            },
+            #[cfg(feature = "cloud")]
+            Location::Bucket(bucket) => Arc::new(BucketStore::open(&bucket)?),
+            #[cfg(feature = "sftp")]
+            Location::Sftp(server) => Arc::new(SftpStore::open(server)?),
+        };
+        Ok(self.remote(store))
+    }
+
+    /// The store where a repository is to be made.
+    pub fn new_store(&self) -> Result<Arc<dyn Store>> {
+        match self.location()? {
+            Location::Folder(folder) => Ok(self.limited(LocalStore::create(folder)?, None)),
+            #[cfg(feature = "cloud")]
+            Location::Bucket(_) => self.store(),
+            #[cfg(feature = "sftp")]
+            Location::Sftp(server) => {
+                SftpStore::open(server)?.create_folder()?;
+                self.store()
+            }
+        }
+    }
+
+    /// A store at the other end of a line, which breaks now and then.
+    fn remote(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
+        let limited = self.limited(store, Some(self.connections.into()));
+        Arc::new(RetryStore::new(limited, patience(), Arc::new(OsEntropy)))
+    }
+
+    fn limited(&self, store: impl Store + 'static, connections: Option<usize>) -> Arc<dyn Store> {
+        let rate = |kibibytes: Option<u32>| kibibytes.map(|rate| u64::from(rate) << 10);
+        let (upload, download) = (rate(self.limit_upload), rate(self.limit_download));
+        if upload.is_none() && download.is_none() && connections.is_none() {
+            return Arc::new(store);
+        }
+        let limits = Limits { upload, download, connections };
+        Arc::new(ThrottleStore::new(store, patience(), limits))
+    }
+
+    fn location(&self) -> Result<Location> {
         let Some(text) = &self.repo else {
             return Err(Error::Usage(
                 "no repository given: use --repo or set RESTOW_REPOSITORY".into(),
             )
             .into());
         };
-        match text.split_once("://") {
-            None => Ok(text.into()),
-            Some(("file", path)) => Ok(path.into()),
-            Some((scheme, _)) => {
-                Err(Error::Usage(format!("repositories at {scheme}:// are not supported")).into())
-            }
-        }
+        location::parse(text)
     }
 
     /// Clock, randomness and cache folder.
@@ -177,6 +286,12 @@ fn expect_owner(repository: Repository) -> Result<Repository> {
         return Err(Error::Conflict("this is a write-only key: it can only add backups".into()).into());
     }
     Ok(repository)
+}
+
+/// Waits that Ctrl-C ends.
+fn patience() -> impl Pause {
+    let progress = interrupt::progress();
+    Patience::new(move || progress.is_interrupted())
 }
 
 /// A key file's content, or the secret in a recovery kit.

@@ -140,21 +140,26 @@ pub fn restore_slot(store: &dyn Store, text: &[u8], secret: &Secret) -> Result<S
 pub(super) fn read_slots(store: &dyn Store) -> Result<Vec<NamedSlot>> {
     let mut slots = Vec::new();
     for object in store.list(paths::KEYS)? {
-        let name = object.path[paths::KEYS.len()..].to_owned();
-        if ObjectName::from_hex(&name).is_err() {
-            continue;
+        let name = &object.path[paths::KEYS.len()..];
+        if ObjectName::from_hex(name).is_ok() {
+            slots.extend(read_slot(store, name));
         }
-        let damaged = |why| Error::damaged(object.path.clone(), CryptoError::Malformed(why));
-        let slot = match store.get(&object.path) {
-            Ok(text) if ObjectName::of(&text).to_hex() == name => {
-                serde_json::from_slice(&text).map_err(|_| damaged("not a key slot"))
-            }
-            Ok(_) => Err(damaged("the content does not match the name")),
-            // Removed since the folder was listed.
-            Err(StoreError::NotFound { .. }) => continue,
-            Err(error) => Err(error.into()),
-        };
-        slots.push(NamedSlot { name, slot });
     }
     Ok(slots)
+}
+
+/// One slot; `None` where it is gone.
+pub(super) fn read_slot(store: &dyn Store, name: &str) -> Option<NamedSlot> {
+    let path = format!("{}{name}", paths::KEYS);
+    let damaged = |why| Error::damaged(path.clone(), CryptoError::Malformed(why));
+    let slot = match store.get(&path) {
+        Ok(text) if ObjectName::of(&text).to_hex() == name => {
+            serde_json::from_slice(&text).map_err(|_| damaged("not a key slot"))
+        }
+        Ok(_) => Err(damaged("the content does not match the name")),
+        // Removed since it was named.
+        Err(StoreError::NotFound { .. }) => return None,
+        Err(error) => Err(error.into()),
+    };
+    Some(NamedSlot { name: name.to_owned(), slot })
 }

@@ -57,14 +57,13 @@ impl Repository {
     /// Makes sure that the log ends where it seems to: an entry that was lost must not be taken for
     /// the end, or the next commit would take its place.
     pub(super) fn expect_head(&self) -> Result<()> {
-        let newest = self.log_numbers()?.last().copied();
-        let head = self.index.position()?.map(|position| position.number);
-        if newest <= head {
-            return Ok(());
-        }
+        let Some(head) = self.index.position()? else { return Ok(()) };
+        let later = self.store.list_after(paths::LOG, &paths::log(head.number))?;
+        let newest = later.iter().filter_map(|object| paths::log_number(&object.path)).max();
+        let Some(newest) = newest else { return Ok(()) };
         // Others may have committed since.
         let head = self.sync()?;
-        if newest <= Some(head.number) {
+        if newest <= head.number {
             return Ok(());
         }
         Err(Error::missing_object(&paths::log(head.number + 1)))

@@ -1,9 +1,10 @@
 //! Making and opening repositories.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use super::keys::{NamedSlot, read_slots};
+use super::keys::{NamedSlot, read_slot, read_slots};
 use super::{Environment, Repository, rotation};
 use crate::chunker::Profile;
 use crate::crypto::CryptoError;
@@ -20,6 +21,8 @@ use crate::index::Index;
 use crate::store::traced::{TracedStore, is_listening};
 use crate::store::{ObjectInfo, Store, StoreError};
 
+/// File in the cache with the name of the slot that was opened last: saves a listing.
+const LAST_SLOT: &str = "slot";
 /// Start of the name of the object that `init` tries the store with.
 const PROBE: &str = "tmp-probe-";
 /// How often slots that change while they are read are read again.
@@ -110,25 +113,40 @@ impl Repository {
         repository.put_first_entry(first)?;
         repository.slot = Mutex::new(repository.put_slot(&slot)?);
         let stored = repository.config.encode(&repository.keys);
-        repository.store.put_new(paths::CONFIG, &stored).map_err(|error| match error {
-            StoreError::AlreadyExists { .. } => {
-                Error::RepositoryExists { location: repository.store.location() }
-            }
-            other => other.into(),
-        })?;
+        repository.put_config(&stored)?;
         repository.sync()?;
         Ok(repository)
+    }
+
+    /// The last step of making a repository. Of two that are made at the same place one gets here.
+    fn put_config(&self, stored: &[u8]) -> Result<()> {
+        match self.store.put_new(paths::CONFIG, stored) {
+            // An attempt whose reply was lost may have been our own.
+            Err(StoreError::AlreadyExists { .. } | StoreError::Unknown { .. })
+                if self.store.get(paths::CONFIG)? == stored =>
+            {
+                Ok(())
+            }
+            Err(StoreError::AlreadyExists { .. }) => {
+                Err(Error::RepositoryExists { location: self.store.location() })
+            }
+            other => Ok(other?),
+        }
     }
 
     /// Opens a repository and brings its index up to date. An index that turns out to be damaged
     /// is made anew.
     pub fn open(store: Arc<dyn Store>, secret: &Secret, environment: Environment) -> Result<Self> {
         let mut repository = Self::unlock(store, secret, environment)?;
+        // An index made from nothing began with a listing of the log.
+        let is_new = matches!(repository.index.position(), Ok(None));
         match repository.sync() {
             Err(Error::Index(error)) if error.is_damage() => repository.renew_index()?,
             other => drop(other?),
         }
-        repository.expect_head()?;
+        if !is_new {
+            repository.expect_head()?;
+        }
         Ok(repository)
     }
 
@@ -146,7 +164,9 @@ impl Repository {
             Err(error) => return Err(error.into()),
         };
         let config = Config::parse(&stored).map_err(|source| Error::Config { location, source })?;
-        let unlocked = unlock(&*store, secret, &stored)?;
+        let remembered = environment.cache.as_ref().map(|folder| folder.join(config.id.to_hex()));
+        let remembered = remembered.map(|folder| folder.join(LAST_SLOT));
+        let unlocked = unlock(&*store, secret, &stored, remembered.as_deref())?;
         let index = open_index(&environment, config.id, &unlocked.keys)?;
         Ok(Self::assemble(store, environment, config, unlocked, index))
     }
@@ -194,9 +214,35 @@ pub(super) struct Unlocked {
     pub(super) keys: KeyRing,
 }
 
+/// Finds the slot that `secret` opens: the one of the last time, whose name stands in the file
+/// `remembered`, or any of those that the store lists. Keys that came since are found by whoever reads
+/// what is encrypted with them.
+fn unlock(
+    store: &dyn Store,
+    secret: &Secret,
+    config: &[u8],
+    remembered: Option<&Path>,
+) -> Result<Unlocked> {
+    let last = remembered.and_then(|file| fs::read_to_string(file).ok());
+    let last = last.filter(|name| ObjectName::from_hex(name).is_ok());
+    if let Some(slot) = last.and_then(|name| read_slot(store, &name))
+        && let Ok(unlocked) = unlock_one(store, secret, config, vec![slot])
+    {
+        return Ok(unlocked);
+    }
+    let unlocked = unlock_any(store, secret, config)?;
+    // The same secret may open another slot that is worth more than this one.
+    if let (Some(file), false) = (remembered, unlocked.keys.is_write_only()) {
+        // Only a convenience.
+        let _ = file.parent().map(fs::create_dir_all);
+        let _ = fs::write(file, &unlocked.name);
+    }
+    Ok(unlocked)
+}
+
 /// Finds the slot that `secret` opens and whose key the configuration was sealed with: a slot of
 /// another repository may stand beside it, and what a rotation leaves that was interrupted.
-fn unlock(store: &dyn Store, secret: &Secret, config: &[u8]) -> Result<Unlocked> {
+fn unlock_any(store: &dyn Store, secret: &Secret, config: &[u8]) -> Result<Unlocked> {
     for _ in 0..UNLOCK_ATTEMPTS {
         let slots = read_slots(store)?;
         let names: Vec<String> = slots.iter().map(|slot| slot.name.clone()).collect();
@@ -348,10 +394,18 @@ impl Repository {
 
 fn probe_create_only(store: &dyn Store, id: &RepositoryId) -> Result<()> {
     let path = format!("{PROBE}{id}");
-    store.put_new(&path, b"first")?;
+    match store.put_new(&path, b"first") {
+        // Nobody else has this name: an attempt whose reply was lost was our own.
+        Err(StoreError::AlreadyExists { .. }) => {}
+        other => other?,
+    }
     let second = store.put_new(&path, b"second");
     let kept = store.get(&path)?;
-    store.delete(&path)?;
+    match store.delete(&path) {
+        // Where everything is kept for a while, so is this; it is in nobody's way.
+        Ok(()) | Err(StoreError::Denied { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
     match second {
         Err(StoreError::AlreadyExists { .. }) if kept == b"first" => Ok(()),
         // A store that fails is not one that overwrites.

@@ -19,7 +19,7 @@ use crate::format::pack::PackOpener;
 use crate::format::paths;
 use crate::id::{ChunkId, ChunkKey};
 use crate::index::Found;
-use crate::store::StoreError;
+use crate::store::{Purpose, StoreError};
 
 /// Decoded bases kept for neighbours that need them too, in bytes.
 const CACHE_BYTES: usize = 8 << 20;
@@ -54,6 +54,8 @@ impl Scratch {
 /// Reads chunks of one repository; shared by threads.
 pub struct ChunkReader<'a> {
     repository: &'a Repository,
+    /// Nothing is fetched from far away.
+    only_near: bool,
     cache: Mutex<Cache>,
     /// Used buffers: taking new memory for every chunk costs a page fault for every 4 KiB.
     spares: Mutex<Vec<Vec<u8>>>,
@@ -73,10 +75,17 @@ impl<'a> ChunkReader<'a> {
         let cache = Cache { chunks: LruCache::unbounded(), bytes: 0 };
         Self {
             repository,
+            only_near: false,
             cache: Mutex::new(cache),
             spares: Mutex::default(),
             scratches: Mutex::default(),
         }
+    }
+
+    /// A reader of bases for new deltas: where the repository is far away, it has only what is kept
+    /// on this machine.
+    pub fn of_bases(repository: &'a Repository) -> Self {
+        Self { only_near: true, ..Self::new(repository) }
     }
 
     /// What it reads from.
@@ -291,7 +300,13 @@ impl<'a> ChunkReader<'a> {
     fn fetch(&self, place: &Found, out: &mut Vec<u8>) -> Result<()> {
         let path = paths::pack(&place.pack.name);
         let length = place.entry().stored_len as usize;
-        match self.repository.store().get_range_into(&path, place.offset(), length, out) {
+        let purpose = match place.pack.kind {
+            _ if self.only_near => Purpose::Base,
+            BlobKind::Tree => Purpose::Tree,
+            BlobKind::Data => Purpose::Content,
+        };
+        let store = self.repository.store();
+        match store.get_range_for(purpose, &path, place.offset(), length, out) {
             Err(StoreError::NotFound { .. }) => Err(Error::missing_object(&path)),
             other => Ok(other?),
         }

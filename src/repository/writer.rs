@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
@@ -225,8 +226,18 @@ impl<'a> BlobWriter<'a> {
         self.added_bytes.load(Ordering::Relaxed)
     }
 
-    /// Seals and stores packs until [`BlobWriter::close`]; runs on a thread of its own.
+    /// Seals and stores packs until [`BlobWriter::close`]; runs on a thread of its own, and where the
+    /// store gains from it on more.
     pub fn store_packs(&self) {
+        thread::scope(|scope| {
+            for _ in 1..self.repository.store().parallel_puts() {
+                scope.spawn(|| self.store_some());
+            }
+            self.store_some();
+        });
+    }
+
+    fn store_some(&self) {
         let mut buffer = Vec::new();
         for builder in &self.queue {
             if self.has_failed() {

@@ -6,12 +6,20 @@
 //! * when `put_new` returns `Ok`, the object survives a power failure;
 //! * whoever lists or gets after that sees it.
 
+pub mod cache;
 pub mod fault;
 pub mod local;
 pub mod memory;
+#[cfg(feature = "cloud")]
+pub mod object;
+pub mod pause;
 pub mod read_only;
 pub mod record;
+pub mod retry;
+#[cfg(feature = "sftp")]
+pub mod sftp;
 pub mod suite;
+pub mod throttle;
 pub mod traced;
 
 use std::io;
@@ -79,6 +87,40 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether this may be otherwise in a while: a line that broke, a server that is busy.
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Unknown { .. } => true,
+            Self::Failed { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::NotConnected
+                    | io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::TimedOut
+                    | io::ErrorKind::ResourceBusy
+                    | io::ErrorKind::HostUnreachable
+                    | io::ErrorKind::NetworkUnreachable
+            ),
+            _ => false,
+        }
+    }
+}
+
+/// What a part of a pack is read for. A store that keeps copies nearby goes by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A directory or recipe: it will be read again.
+    Tree,
+    /// Content on its way to somebody.
+    Content,
+    /// A new chunk may be stored as a difference to it: worth having if it is at hand, not worth a
+    /// download.
+    Base,
+}
+
 /// A place for immutable objects.
 pub trait Store: Send + Sync {
     /// Creates an object, durably. Never touches one that exists.
@@ -98,10 +140,28 @@ pub trait Store: Send + Sync {
         *out = self.get_range(path, offset, length)?;
         Ok(())
     }
+    /// The same, by a reader who says what for. With [`Purpose::Base`] the store may refuse what it
+    /// would have to fetch.
+    fn get_range_for(
+        &self,
+        _purpose: Purpose,
+        path: &str,
+        offset: u64,
+        length: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        self.get_range_into(path, offset, length, out)
+    }
     /// The size of an object.
     fn head(&self, path: &str) -> Result<u64, StoreError>;
     /// All objects whose path starts with `prefix`, which is empty or ends with a slash, by path.
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError>;
+    /// Those of them whose paths come after `after`, which need not exist.
+    fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        let mut found = self.list(prefix)?;
+        found.retain(|object| object.path.as_str() > after);
+        Ok(found)
+    }
     /// Removes an object.
     fn delete(&self, path: &str) -> Result<(), StoreError>;
     /// Puts these bytes in the place of what an object has, or makes it: whoever reads meanwhile gets
@@ -118,6 +178,10 @@ pub trait Store: Send + Sync {
     /// Removes what writers that died left behind and no listing shows.
     fn tidy(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+    /// How many big objects it is worth to put at the same time.
+    fn parallel_puts(&self) -> usize {
+        1
     }
     /// Where this store is, for messages.
     fn location(&self) -> String;
@@ -142,11 +206,24 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     ) -> Result<(), StoreError> {
         (**self).get_range_into(path, offset, length, out)
     }
+    fn get_range_for(
+        &self,
+        purpose: Purpose,
+        path: &str,
+        offset: u64,
+        length: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        (**self).get_range_for(purpose, path, offset, length, out)
+    }
     fn head(&self, path: &str) -> Result<u64, StoreError> {
         (**self).head(path)
     }
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
         (**self).list(prefix)
+    }
+    fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        (**self).list_after(prefix, after)
     }
     fn delete(&self, path: &str) -> Result<(), StoreError> {
         (**self).delete(path)
@@ -156,6 +233,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     fn tidy(&self) -> Result<(), StoreError> {
         (**self).tidy()
+    }
+    fn parallel_puts(&self) -> usize {
+        (**self).parallel_puts()
     }
     fn location(&self) -> String {
         (**self).location()

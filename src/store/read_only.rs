@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{ObjectInfo, Store, StoreError};
+use super::{ObjectInfo, Purpose, Store, StoreError};
 
 /// Passes reads on and denies everything else.
 pub struct ReadOnlyStore<S>(pub S);
@@ -31,11 +31,24 @@ impl<S: Store> Store for ReadOnlyStore<S> {
     ) -> Result<(), StoreError> {
         self.0.get_range_into(path, offset, length, out)
     }
+    fn get_range_for(
+        &self,
+        purpose: Purpose,
+        path: &str,
+        offset: u64,
+        length: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        self.0.get_range_for(purpose, path, offset, length, out)
+    }
     fn head(&self, path: &str) -> Result<u64, StoreError> {
         self.0.head(path)
     }
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
         self.0.list(prefix)
+    }
+    fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.0.list_after(prefix, after)
     }
     fn delete(&self, path: &str) -> Result<(), StoreError> {
         Err(denied("delete", path))

@@ -52,6 +52,10 @@ fn lists_by_prefix_in_order(store: &dyn Store) {
     assert_eq!(paths("log/"), ["log/1", "log/2"]);
     assert_eq!(paths("data/"), ["data/00/y", "data/ff/x"]);
     assert_eq!(paths("").len(), 5);
+    for (after, expected) in [("log/1", vec!["log/2"]), ("log/0", vec!["log/1", "log/2"])] {
+        let listed = store.list_after("log/", after).expect("list the rest");
+        assert_eq!(listed.iter().map(|object| &object.path[..]).collect::<Vec<_>>(), expected);
+    }
     assert!(paths("snap/").is_empty());
     assert_eq!(store.list("data/").expect("list")[0].size, 9);
 }

@@ -29,7 +29,7 @@ pub fn run(global: &Global, args: CheckArgs) -> Result<u8> {
     if args.repair {
         repair::mend(global, false)?;
     }
-    let repository = global.open_read_only()?;
+    let repository = global.open_uncached()?;
     let read = match args.read_data_subset {
         Some(subset) => subset,
         None if args.read_data => ReadData::All,

@@ -1,13 +1,10 @@
 //! `restow init`.
 
-use std::sync::Arc;
-
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use restow::format::pack::Padding;
 use restow::format::parity::{MAX_PARTS, MIN_PARTS};
 use restow::repository::{InitOptions, Repository};
-use restow::store::local::LocalStore;
 
 use crate::cli::{Global, output};
 
@@ -67,8 +64,7 @@ pub fn run(global: &Global, args: InitArgs) -> Result<u8> {
 
 /// Creates and opens a repository.
 pub fn create(global: &Global, options: &InitOptions) -> Result<Repository> {
-    let folder = global.folder()?;
     let secret = global.secret(true)?;
-    let store = Arc::new(LocalStore::create(folder)?);
+    let store = global.new_store()?;
     Ok(Repository::init(store, &secret, options, global.environment()?)?)
 }
