@@ -136,6 +136,10 @@ impl<S: Store, P: Pause> Store for RetryStore<S, P> {
             other => other,
         }
     }
+    fn replace(&self, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        // The same bytes again are no harm.
+        self.attempt(|| self.inner.replace(path, bytes)).result
+    }
     fn tidy(&self) -> Result<(), StoreError> {
         self.inner.tidy()
     }

@@ -118,6 +118,10 @@ impl<S: Store, P: Pause> Store for ThrottleStore<S, P> {
     fn delete(&self, path: &str) -> Result<(), StoreError> {
         self.request(|| self.inner.delete(path))
     }
+    fn replace(&self, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.up(bytes.len());
+        self.request(|| self.inner.replace(path, bytes))
+    }
     fn tidy(&self) -> Result<(), StoreError> {
         self.request(|| self.inner.tidy())
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tracing::{Level, debug, enabled, warn};
 
-use super::{ObjectInfo, Store, StoreError};
+use super::{ObjectInfo, Purpose, Store, StoreError};
 
 /// Passes calls on and tells of them.
 pub struct TracedStore<S>(pub S);
@@ -68,6 +68,28 @@ impl<S: Store> Store for TracedStore<S> {
     }
     fn delete(&self, path: &str) -> Result<(), StoreError> {
         self.tell("delete", path, || self.0.delete(path), |()| 0)
+    }
+    fn get_range_for(
+        &self,
+        purpose: Purpose,
+        path: &str,
+        offset: u64,
+        length: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let get = || self.0.get_range_for(purpose, path, offset, length, out);
+        self.tell("get range", path, get, |()| length as u64)
+    }
+    fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        let list = || self.0.list_after(prefix, after);
+        self.tell("list", prefix, list, |objects| objects.len() as u64)
+    }
+    fn replace(&self, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let size = bytes.len() as u64;
+        self.tell("replace", path, || self.0.replace(path, bytes), |()| size)
+    }
+    fn parallel_puts(&self) -> usize {
+        self.0.parallel_puts()
     }
     fn tidy(&self) -> Result<(), StoreError> {
         self.tell("tidy", "", || self.0.tidy(), |()| 0)

@@ -240,6 +240,13 @@ impl<S: Store> Store for CacheStore<S> {
         self.inner.delete(path)
     }
 
+    fn replace(&self, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        if path.starts_with(PACKS) {
+            self.pieces.remove_all(&piece(path, None));
+        }
+        self.inner.replace(path, bytes)
+    }
+
     fn tidy(&self) -> Result<(), StoreError> {
         self.inner.tidy()
     }

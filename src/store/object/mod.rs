@@ -216,6 +216,16 @@ impl Store for BucketStore {
         self.run(self.patience(0), self.inner.delete(&key)).map_err(|reply| reply.delete(path))
     }
 
+    fn replace(&self, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        check_path("replace", path)?;
+        let key = self.key("replace", path)?;
+        let payload = Bytes::copy_from_slice(bytes).into();
+        let options = PutOptions { mode: PutMode::Overwrite, ..PutOptions::default() };
+        self.run(self.patience(bytes.len() as u64), self.inner.put_opts(&key, payload, options))
+            .map(drop)
+            .map_err(|reply| reply.put(path))
+    }
+
     fn parallel_puts(&self) -> usize {
         PARALLEL_PUTS
     }

@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use russh_sftp::protocol::{FileAttributes, OpenFlags, StatusCode};
+use russh_sftp::client;
+use russh_sftp::extensions::HardlinkExtension;
+use russh_sftp::protocol::{FileAttributes, OpenFlags, Packet, StatusCode};
 use tokio::runtime::Runtime;
 
 use self::line::{Fault, Line};
@@ -27,6 +29,7 @@ const WINDOW: usize = 64;
 /// Folders that are listed at the same time.
 const FOLDERS: usize = 16;
 const TEMPORARY: &str = ".tmp-";
+const POSIX_RENAME: &str = "posix-rename@openssh.com";
 /// A temporary file of this age belongs to nobody, seconds.
 const STALE_SECONDS: u32 = 24 * 3600;
 
@@ -160,6 +163,31 @@ impl SftpStore {
         }
     }
 
+    /// Puts a temporary file in the place of another one (`posix-rename@openssh.com`).
+    async fn rename_over(&self, line: &Line, target: &str, bytes: &[u8]) -> Result<(), Fault> {
+        let (name, handle) = self.write_temporary(line, target, bytes).await?;
+        let synced = sync(line, &handle).await;
+        let _ = line.session.close(handle.as_str()).await;
+        // Both names, each with its length: laid out like those of a hard link.
+        let names = HardlinkExtension { oldpath: name.clone(), newpath: target.to_owned() };
+        let renamed = async {
+            synced?;
+            let data = names.try_into().map_err(client::error::Error::from)?;
+            match line.session.extended(POSIX_RENAME, data).await? {
+                Packet::Status(status) if status.status_code == StatusCode::Ok => Ok(()),
+                Packet::Status(status) => {
+                    Err(Fault::Status(status.status_code, status.error_message))
+                }
+                _ => Err(Fault::Status(StatusCode::OpUnsupported, "no such rename".into())),
+            }
+        };
+        let renamed: Result<(), Fault> = renamed.await;
+        if renamed.is_err() {
+            let _ = line.session.remove(name.as_str()).await;
+        }
+        renamed
+    }
+
     async fn put(&self, line: &Line, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
         let target = self.file(path);
         let written = self.write_temporary(line, &target, bytes).await;
@@ -250,6 +278,14 @@ impl Store for SftpStore {
         self.run("delete", path, |line| async move {
             line.session.remove(file).await?;
             Ok(())
+        })
+    }
+
+    fn replace(&self, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        check_path("replace", path)?;
+        let target = self.file(path);
+        self.run("replace", path, |line| async move {
+            self.rename_over(&line, &target, bytes).await
         })
     }
 
