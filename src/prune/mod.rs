@@ -7,6 +7,7 @@
 //! two steps is seen by the next one; another prune between them makes this one start over. Whatever
 //! a crash leaves is garbage for the next prune, never a reference to nothing.
 
+mod collapse;
 mod filter;
 mod mark;
 mod plan;
@@ -28,8 +29,8 @@ use crate::index::Fate;
 use crate::progress::Progress;
 use crate::repository::Repository;
 use mark::Marker;
-use plan::Homes;
 use remove::{Fates, Step};
+use repack::{Job, Written};
 
 /// How often other prunes may come between before this one gives up.
 const REPLANS: usize = 8;
@@ -189,15 +190,27 @@ fn attempt(
     }
     let fates = Fates::of(repository);
     let seed = u64::from_le_bytes(random::<8>(&*repository.environment().entropy));
-    let homes = Homes::find(repository)?;
-    let mut marker = Marker::new(repository, progress, &homes, seed)?;
+    let mut marker = Marker::new(repository, progress, seed)?;
     marker.ignore(&options.ignored);
     marker.mark_new()?;
+    let now = || repository.environment().clock.now();
+    let elapsed = |limit: Duration| now().duration_since(started).unsigned_abs() >= limit;
+    let is_time_up = || options.time_limit.is_some_and(elapsed);
+    let short = collapse::plan(repository, &marker, options)?;
+    let mut whole = Written::default();
+    if !options.dry_run && !short.is_empty() {
+        let job = Job { repository, marker: &marker, progress, is_time_up: &is_time_up };
+        let Some(written) = undisturbed(&job, &fates, collapse::run(&job, &short))? else {
+            return Ok(None);
+        };
+        whole = written;
+        marker.reconsider()?;
+    }
     let names: HashSet<ObjectName> = listed.keys().copied().collect();
-    let mut plan = plan::make(repository, &marker, &homes, &names, options)?;
+    let mut plan = plan::make(repository, &marker, &names, options)?;
     // Packs that stay must be readable as a whole; what that needs may change what stays.
     while marker.close_over(&|name| plan.keep.iter().any(|pack| pack.name == *name))? {
-        plan = plan::make(repository, &marker, &homes, &names, options)?;
+        plan = plan::make(repository, &marker, &names, options)?;
     }
     let known = remove::known(repository)?;
     plan.orphans = names.iter().filter(|name| !known.contains(name)).copied().collect();
@@ -205,14 +218,14 @@ fn attempt(
     if options.dry_run {
         return Ok(Some(report));
     }
-    let now = || repository.environment().clock.now();
-    let elapsed = |limit: Duration| now().duration_since(started).unsigned_abs() >= limit;
-    let is_time_up = || options.time_limit.is_some_and(elapsed);
-    let repacked =
-        repack::repack(repository, &plan.repack, &marker, &homes, progress, &is_time_up)?;
-    report.written_bytes = repacked.written_bytes;
-    report.is_cut_short = repacked.is_cut_short;
-    report.problems = repacked.problems;
+    let job = Job { repository, marker: &marker, progress, is_time_up: &is_time_up };
+    let Some(repacked) = undisturbed(&job, &fates, repack::repack(&job, &plan.repack))? else {
+        return Ok(None);
+    };
+    report.written_bytes = repacked.written.bytes + whole.bytes;
+    report.is_cut_short = repacked.written.is_cut_short || whole.is_cut_short;
+    report.problems = whole.problems;
+    report.problems.extend(repacked.written.problems);
     let mut going: BTreeSet<_> = plan.remove.iter().map(|pack| pack.name).collect();
     going.extend(repacked.packs.iter().map(|pack| pack.name));
     if !report.problems.is_empty() {
@@ -238,6 +251,19 @@ fn attempt(
     report.condemned = repository.index().condemned().len() as u64;
     repository.store().tidy()?;
     Ok(Some(report))
+}
+
+/// What came of writing packs anew; `None` where another prune was at work meanwhile: what it removed
+/// could not be read then, or what was planned is of no use.
+fn undisturbed<T: AsRef<Written>>(
+    job: &Job<'_>,
+    fates: &Fates,
+    outcome: Result<T>,
+) -> Result<Option<T>> {
+    if outcome.as_ref().map_or(true, |written| !written.as_ref().problems.is_empty()) {
+        job.repository.sync()?;
+    }
+    if fates.still_hold(job.repository) { outcome.map(Some) } else { Ok(None) }
 }
 
 /// All packs, idx objects and snapshots in the store: path and size by name.

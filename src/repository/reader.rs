@@ -273,7 +273,7 @@ impl<'a> ChunkReader<'a> {
 
     /// The smallest used buffer that has room for `length` bytes, or a new one. Sizes are rounded so
     /// that buffers fit each other's chunks.
-    fn spare(&self, length: usize) -> Vec<u8> {
+    pub fn spare(&self, length: usize) -> Vec<u8> {
         let mut spares = self.spares.lock().expect("no panics with the spares");
         let fitting = spares.iter().enumerate().filter(|(_, spare)| spare.capacity() >= length);
         match fitting.min_by_key(|(_, spare)| spare.capacity()) {
