@@ -1,22 +1,29 @@
 //! Writing what is needed of packs into new ones. Blobs are verified and go over as they are stored;
 //! groups of which members are gone are compressed anew.
 
-use std::sync::Mutex;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use super::PruneProblem;
 use super::mark::Marker;
-use super::plan::{PackUse, Unit, units};
+use super::plan::{PackUse, units};
 use crate::compress::{Compressor, Decompressor, Settings};
 use crate::error::{Error, Result};
-use crate::format::directory::{BlobEntry, Codec};
+use crate::format::directory::Codec;
 use crate::format::pack::{EncodedBlob, whole_entry};
+use crate::id::{ChunkKey, ObjectName};
 use crate::index::{Found, PackDirectory};
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::repository::reader::{ChunkReader, Scratch};
 use crate::repository::writer::BlobWriter;
+
+/// Blobs that are put in order at once, as a bound on memory.
+const BATCH_BLOBS: usize = 1 << 17;
+/// Blobs that a thread takes at once: they may have a base in common.
+const NEIGHBOURS: usize = 8;
 
 /// What came of it.
 #[derive(Default)]
@@ -52,6 +59,15 @@ impl AsRef<Written> for Written {
     }
 }
 
+impl Written {
+    /// Adds up; which items they were is lost.
+    fn add(&mut self, other: Self) {
+        self.problems.extend(other.problems);
+        self.bytes += other.bytes;
+        self.is_cut_short |= other.is_cut_short;
+    }
+}
+
 /// What all that is written anew has in common.
 #[derive(Clone, Copy)]
 pub struct Job<'a> {
@@ -67,13 +83,72 @@ pub struct Job<'a> {
 
 /// Writes the needed part of some packs anew and commits it. The old packs stay as they are.
 pub fn repack(job: &Job<'_>, packs: &[PackUse]) -> Result<Repacked> {
-    let written = write_anew(job, packs, &|copier, pack_use| {
-        copier.pack(pack_use, job.marker)?;
-        Progress::add(&job.progress.done_bytes, pack_use.used);
-        Ok(())
-    })?;
-    let packs = written.done.iter().map(|at| packs[*at].clone()).collect();
-    Ok(Repacked { packs, written })
+    let mut repacked = Repacked::default();
+    let mut rest = packs;
+    while !rest.is_empty() && !repacked.written.is_cut_short {
+        let (parts, taken) = parts(job, rest)?;
+        let (batch, next) = rest.split_at(taken);
+        rest = next;
+        let written = write_anew(job, &parts, &|copier, part: &Part| copier.part(part))?;
+        let done: HashSet<usize> = written.done.iter().copied().collect();
+        let left: HashSet<&ObjectName> = parts
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| !done.contains(at))
+            .map(|(_, part)| &part.pack.name)
+            .collect();
+        let whole = batch.iter().filter(|pack| !left.contains(&pack.name));
+        repacked.packs.extend(whole.cloned());
+        Progress::add(&job.progress.done_bytes, batch.iter().map(|pack| pack.used).sum());
+        repacked.written.add(written);
+    }
+    Ok(repacked)
+}
+
+/// Some needed blobs of one pack, or one group of which members are needed.
+struct Part {
+    pack: Arc<PackDirectory>,
+    ordinal: usize,
+    /// Of a group, the members that are needed.
+    members: Vec<usize>,
+    /// How many members there are.
+    of: usize,
+}
+
+/// The needed blobs of the first of these packs, and how many packs that were. Deltas with the same
+/// beginning of their chains come together, so that it is decoded once.
+fn parts(job: &Job<'_>, packs: &[PackUse]) -> Result<(Vec<Part>, usize)> {
+    let mut parts = Vec::new();
+    let mut taken = 0;
+    for pack_use in packs {
+        if parts.len() >= BATCH_BLOBS {
+            break;
+        }
+        taken += 1;
+        let Some(pack) = job.repository.index().pack(&pack_use.name)? else { continue };
+        for unit in units(&pack) {
+            let of = unit.members.len();
+            let is_used = |at: &usize| job.marker.uses(&pack.entries[*at], &pack);
+            let members: Vec<usize> = unit.members.filter(is_used).collect();
+            if !members.is_empty() || of == 0 && is_used(&unit.ordinal) {
+                parts.push(Part { pack: pack.clone(), ordinal: unit.ordinal, members, of });
+            }
+        }
+    }
+    let first_base = |part: &Part| {
+        let entry = &part.pack.entries[part.ordinal];
+        entry.bases.first().map(|base| (entry.id, *base))
+    };
+    let older: HashMap<ChunkKey, ChunkKey> = parts.iter().filter_map(first_base).collect();
+    parts.sort_by_cached_key(|part| {
+        let entry = &part.pack.entries[part.ordinal];
+        let mut beginning = entry.bases.first().copied();
+        for _ in 0..entry.depth {
+            beginning = beginning.and_then(|base| older.get(&base).copied()).or(beginning);
+        }
+        (part.pack.kind as u8, beginning.map(|key| key.0), entry.depth)
+    });
+    Ok((parts, taken))
 }
 
 /// Hands each item to `copy` on one of some threads, which takes the blobs over; then commits them.
@@ -128,33 +203,43 @@ impl Run<'_> {
         copy: &(dyn Fn(&mut Copier<'_>, &T) -> Result<()> + Sync),
         outcome: &Mutex<Written>,
     ) -> Result<()> {
-        let outcome = || outcome.lock().expect("no thread panics with the outcome");
         loop {
-            let at = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(at) else { return Ok(()) };
-            if self.stop.load(Ordering::Relaxed)
-                || self.job.progress.is_interrupted()
-                || copier.writer.has_failed()
-            {
-                return Err(Error::Interrupted);
-            }
-            if (self.job.is_time_up)() {
-                outcome().is_cut_short = true;
-                return Ok(());
-            }
-            match copy(&mut copier, item) {
-                Ok(()) => outcome().done.push(at),
-                Err(error) if error.is_object_damage() => {
-                    let object = error.object();
-                    outcome().problems.push(PruneProblem { object, detail: error.to_string() });
+            let start = self.next.fetch_add(NEIGHBOURS, Ordering::Relaxed);
+            for at in start..start + NEIGHBOURS {
+                let Some(item) = items.get(at) else { return Ok(()) };
+                if self.stop.load(Ordering::Relaxed)
+                    || self.job.progress.is_interrupted()
+                    || copier.writer.has_failed()
+                {
+                    return Err(Error::Interrupted);
                 }
-                Err(error) => {
-                    self.stop.store(true, Ordering::Relaxed);
-                    return Err(error);
+                if (self.job.is_time_up)() {
+                    lock(outcome).is_cut_short = true;
+                    return Ok(());
                 }
+                self.settle(at, copy(&mut copier, item), outcome)?;
             }
         }
     }
+
+    fn settle(&self, at: usize, copied: Result<()>, outcome: &Mutex<Written>) -> Result<()> {
+        match copied {
+            Ok(()) => lock(outcome).done.push(at),
+            Err(error) if error.is_object_damage() => {
+                let (object, detail) = (error.object(), error.to_string());
+                lock(outcome).problems.push(PruneProblem { object, detail });
+            }
+            Err(error) => {
+                self.stop.store(true, Ordering::Relaxed);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn lock(outcome: &Mutex<Written>) -> MutexGuard<'_, Written> {
+    outcome.lock().expect("no thread panics with the outcome")
 }
 
 /// What a thread needs to take blobs over.
@@ -177,58 +262,49 @@ impl<'a> Copier<'a> {
         })
     }
 
-    fn pack(&mut self, pack_use: &PackUse, marker: &Marker<'_>) -> Result<()> {
-        let repository = self.reader.repository();
-        let Some(pack) = repository.index().pack(&pack_use.name)? else { return Ok(()) };
-        self.compressor.set_plain_level(Settings::default().file_level)?;
-        let is_used = |entry: &BlobEntry| marker.uses(entry, &pack);
-        // All is read before any of it is handed over: a damaged pack is left alone as a whole.
-        let mut blobs = Vec::new();
-        for unit in units(&pack) {
-            let members: Vec<usize> =
-                unit.members.clone().filter(|at| is_used(&pack.entries[*at])).collect();
-            if unit.members.is_empty() {
-                if is_used(unit.entry) {
-                    blobs.push(self.blob(&pack, unit.ordinal)?);
-                }
-            } else if members.len() == unit.members.len() {
-                blobs.push(self.whole_group(&pack, &unit)?);
-            } else if !members.is_empty() {
-                blobs.push(self.part_of_group(&pack, &members)?);
-            }
-        }
-        blobs.into_iter().try_for_each(|blob| self.writer.add(pack.kind, blob))
+    fn part(&mut self, part: &Part) -> Result<()> {
+        let Part { pack, ordinal, members, of } = part;
+        let blob = if *of == 0 {
+            self.blob(pack, *ordinal)?
+        } else if members.len() == *of {
+            self.whole_group(pack, *ordinal, members)?
+        } else {
+            self.compressor.set_plain_level(Settings::default().file_level)?;
+            self.part_of_group(pack, members)?
+        };
+        self.writer.add(pack.kind, blob)
     }
 
-    fn place(pack: &std::sync::Arc<PackDirectory>, ordinal: usize) -> Found {
+    fn place(pack: &Arc<PackDirectory>, ordinal: usize) -> Found {
         Found { pack: pack.clone(), ordinal }
     }
 
     /// A blob as it is stored, after a look that it still decodes to what it should.
-    fn blob(&mut self, pack: &std::sync::Arc<PackDirectory>, at: usize) -> Result<EncodedBlob> {
+    fn blob(&mut self, pack: &Arc<PackDirectory>, at: usize) -> Result<EncodedBlob> {
         let place = Self::place(pack, at);
-        self.reader.verify(&place, &mut self.scratch)?;
-        let payload = self.reader.payload(&place)?;
+        let payload = self.reader.verified_payload(&place, &mut self.scratch)?;
         Ok(EncodedBlob::new(place.entry().clone(), payload))
     }
 
     fn whole_group(
         &mut self,
-        pack: &std::sync::Arc<PackDirectory>,
-        unit: &Unit<'_>,
+        pack: &Arc<PackDirectory>,
+        at: usize,
+        members: &[usize],
     ) -> Result<EncodedBlob> {
-        for at in unit.members.clone() {
-            self.reader.verify(&Self::place(pack, at), &mut self.scratch)?;
+        for member in members {
+            self.reader.verify(&Self::place(pack, *member), &mut self.scratch)?;
         }
-        let members = pack.entries[unit.members.clone()].to_vec();
-        let payload = self.reader.payload(&Self::place(pack, unit.ordinal))?;
-        Ok(EncodedBlob { entry: unit.entry.clone(), payload, members })
+        let payload = self.reader.payload(&Self::place(pack, at))?;
+        let entry = pack.entries[at].clone();
+        let members = members.iter().map(|member| pack.entries[*member].clone()).collect();
+        Ok(EncodedBlob { entry, payload, members })
     }
 
     /// Some members of a group as a smaller group, or the only one as a blob of its own.
     fn part_of_group(
         &mut self,
-        pack: &std::sync::Arc<PackDirectory>,
+        pack: &Arc<PackDirectory>,
         members: &[usize],
     ) -> Result<EncodedBlob> {
         let mut bytes = Vec::new();
@@ -248,7 +324,7 @@ impl<'a> Copier<'a> {
     }
 
     /// A chunk that is a delta, stored whole.
-    pub fn whole(&mut self, pack: &std::sync::Arc<PackDirectory>, at: usize) -> Result<()> {
+    pub fn whole(&mut self, pack: &Arc<PackDirectory>, at: usize) -> Result<()> {
         self.compressor.set_plain_level(Settings::default().plain_level)?;
         let place = Self::place(pack, at);
         let bytes = self.reader.verified(&place, &mut self.scratch)?;
