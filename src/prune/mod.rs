@@ -96,6 +96,8 @@ pub struct PruneProblem {
 pub struct PruneReport {
     /// Chunks that snapshots refer to.
     pub references: u64,
+    /// Time that it took to mark them, with all trees and recipes read.
+    pub mark_seconds: f64,
     /// Packs that stay.
     pub kept_packs: u64,
     /// Their bytes.
@@ -192,8 +194,10 @@ fn attempt(
     let seed = u64::from_le_bytes(random::<8>(&*repository.environment().entropy));
     let mut marker = Marker::new(repository, progress, seed)?;
     marker.ignore(&options.ignored);
-    marker.mark_new()?;
     let now = || repository.environment().clock.now();
+    let begun = now();
+    marker.mark_new()?;
+    let mark_seconds = now().duration_since(begun).as_secs_f64();
     let elapsed = |limit: Duration| now().duration_since(started).unsigned_abs() >= limit;
     let is_time_up = || options.time_limit.is_some_and(elapsed);
     let short = collapse::plan(repository, &marker, options)?;
@@ -214,7 +218,7 @@ fn attempt(
     }
     let known = remove::known(repository)?;
     plan.orphans = names.iter().filter(|name| !known.contains(name)).copied().collect();
-    let mut report = summary(&plan, &marker, &listed, repository);
+    let mut report = PruneReport { mark_seconds, ..summary(&plan, &marker, &listed, repository) };
     if options.dry_run {
         return Ok(Some(report));
     }
