@@ -28,8 +28,9 @@ const MOST_CHUNKS: usize = 1 << 18;
 /// What a chunk takes beside its payload: its places in a directory, in an idx object and, of a delta,
 /// keys of bases.
 const ENTRY_BYTES: u64 = 80;
-/// What is gained must be at least this part (one in so many) of what is written.
-const GAIN_PART: i64 = 100;
+/// What is gained must be at least this part (one in so many) of what is written, unless no garbage at
+/// all may stay.
+const GAIN_PART: u64 = 25;
 
 /// A chunk to be stored whole.
 #[derive(Debug, Clone)]
@@ -73,9 +74,9 @@ pub struct Collapse {
 }
 
 impl Collapse {
-    /// Whether there is nothing to do.
-    pub fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
+    /// How many chunks.
+    pub fn chunks(&self) -> usize {
+        self.chunks.len()
     }
 }
 
@@ -108,7 +109,11 @@ pub fn run(job: &Job<'_>, collapse: &Collapse) -> Result<Written> {
 /// The best packs first, until little enough would be gained by the others.
 fn choose(survey: Survey<'_>, allowed: u64, room: Option<u64>) -> Collapse {
     let mut order: Vec<usize> = (0..survey.roots.len()).collect();
-    order.retain(|at| survey.roots[*at].gain() * GAIN_PART >= survey.roots[*at].written as i64);
+    order.retain(|at| {
+        let root = &survey.roots[*at];
+        let least = if allowed == 0 { 1 } else { root.written / GAIN_PART };
+        root.gain() >= least as i64
+    });
     order.sort_by(|a, b| {
         let (a, b) = (&survey.roots[*a], &survey.roots[*b]);
         b.rate().total_cmp(&a.rate()).then(a.name.cmp(&b.name))
@@ -119,7 +124,7 @@ fn choose(survey: Survey<'_>, allowed: u64, room: Option<u64>) -> Collapse {
     let mut collapse = Collapse::default();
     for at in order {
         let root = &survey.roots[at];
-        if left <= i64::try_from(allowed).unwrap_or(i64::MAX) || root.gain() <= 0 {
+        if left <= i64::try_from(allowed).unwrap_or(i64::MAX) {
             break;
         }
         if root.written > room {

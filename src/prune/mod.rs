@@ -110,6 +110,12 @@ pub struct PruneReport {
     pub repacked_bytes: u64,
     /// Bytes written in their place.
     pub written_bytes: u64,
+    /// Chunks that were stored whole, so that what they were made against can go.
+    pub collapsed_chunks: u64,
+    /// About how many bytes that writes.
+    pub collapsed_bytes: u64,
+    /// About how many bytes fewer are left by it.
+    pub collapsed_gain: u64,
     /// Packs of which nothing is needed.
     pub unused_packs: u64,
     /// Their bytes.
@@ -185,11 +191,7 @@ fn attempt(
     // The listing comes first: what a writer adds after it is no orphan.
     let listed = list(repository)?;
     repository.sync()?;
-    if repository.index().snapshot_names()?.is_empty() && !options.allow_empty {
-        return Err(Error::Conflict(
-            "there is no snapshot, so everything is garbage; --allow-empty removes it".into(),
-        ));
-    }
+    refuse_empty(repository, options)?;
     let fates = Fates::of(repository);
     let seed = u64::from_le_bytes(random::<8>(&*repository.environment().entropy));
     let mut marker = Marker::new(repository, progress, seed)?;
@@ -200,25 +202,31 @@ fn attempt(
     let mark_seconds = now().duration_since(begun).as_secs_f64();
     let elapsed = |limit: Duration| now().duration_since(started).unsigned_abs() >= limit;
     let is_time_up = || options.time_limit.is_some_and(elapsed);
-    let short = collapse::plan(repository, &marker, options)?;
+    let chains = collapse::plan(repository, &marker, options)?;
+    let mut options = options.clone();
     let mut whole = Written::default();
-    if !options.dry_run && !short.is_empty() {
+    if !options.dry_run && chains.chunks() > 0 {
         let job = Job { repository, marker: &marker, progress, is_time_up: &is_time_up };
-        let Some(written) = undisturbed(&job, &fates, collapse::run(&job, &short))? else {
+        let Some(written) = undisturbed(&job, &fates, collapse::run(&job, &chains))? else {
             return Ok(None);
         };
         whole = written;
+        options.max_repack_bytes =
+            options.max_repack_bytes.map(|most| most.saturating_sub(whole.bytes));
         marker.reconsider()?;
     }
     let names: HashSet<ObjectName> = listed.keys().copied().collect();
-    let mut plan = plan::make(repository, &marker, &names, options)?;
+    let mut plan = plan::make(repository, &marker, &names, &options)?;
     // Packs that stay must be readable as a whole; what that needs may change what stays.
     while marker.close_over(&|name| plan.keep.iter().any(|pack| pack.name == *name))? {
-        plan = plan::make(repository, &marker, &names, options)?;
+        plan = plan::make(repository, &marker, &names, &options)?;
     }
     let known = remove::known(repository)?;
     plan.orphans = names.iter().filter(|name| !known.contains(name)).copied().collect();
-    let mut report = PruneReport { mark_seconds, ..summary(&plan, &marker, &listed, repository) };
+    let mut report = summary(&plan, &marker, &listed, repository);
+    report.mark_seconds = mark_seconds;
+    report.collapsed_chunks = chains.chunks() as u64;
+    (report.collapsed_bytes, report.collapsed_gain) = (chains.written, chains.gain);
     if options.dry_run {
         return Ok(Some(report));
     }
@@ -236,25 +244,46 @@ fn attempt(
         // A copy that seems to be of no use may be the only good one.
         going.clear();
     }
-    match remove::condemn(repository, &mut marker, &fates, &going, &plan.orphans)? {
-        Step::Replan => return Ok(None),
-        Step::Done(_) | Step::Nothing => {}
-    }
-    let fates = Fates::of(repository);
-    let grace = SignedDuration::try_from(options.grace).unwrap_or(SignedDuration::MAX);
-    let limit = now().checked_sub(grace).unwrap_or(Timestamp::MIN);
-    let due = repository.index().condemned_before(limit, now())?;
-    let (step, replaced) =
-        remove::bury(repository, &mut marker, &fates, &due.into_iter().collect())?;
-    if step == Step::Replan {
+    let step = remove::condemn(repository, &mut marker, &fates, &going, &plan.orphans)?;
+    if step == Step::Replan || !bury(repository, &mut marker, &listed, options.grace, &mut report)?
+    {
         return Ok(None);
     }
-    let (deleted, bytes, problems) = remove::delete(repository, &listed, &replaced)?;
+    repository.store().tidy()?;
+    Ok(Some(report))
+}
+
+/// Declares dead what was condemned long enough ago, and deletes it. `false` where another prune came
+/// between.
+fn bury(
+    repository: &Repository,
+    marker: &mut Marker<'_>,
+    listed: &HashMap<ObjectName, (String, u64)>,
+    grace: Duration,
+    report: &mut PruneReport,
+) -> Result<bool> {
+    let fates = Fates::of(repository);
+    let now = repository.environment().clock.now();
+    let grace = SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX);
+    let limit = now.checked_sub(grace).unwrap_or(Timestamp::MIN);
+    let due = repository.index().condemned_before(limit, now)?.into_iter().collect();
+    let (step, replaced) = remove::bury(repository, marker, &fates, &due)?;
+    if step == Step::Replan {
+        return Ok(false);
+    }
+    let (deleted, bytes, problems) = remove::delete(repository, listed, &replaced)?;
     (report.deleted, report.deleted_bytes) = (deleted, bytes);
     report.problems.extend(problems);
     report.condemned = repository.index().condemned().len() as u64;
-    repository.store().tidy()?;
-    Ok(Some(report))
+    Ok(true)
+}
+
+fn refuse_empty(repository: &Repository, options: &PruneOptions) -> Result<()> {
+    if options.allow_empty || !repository.index().snapshot_names()?.is_empty() {
+        return Ok(());
+    }
+    let text = "there is no snapshot, so everything is garbage; --allow-empty removes it";
+    Err(Error::Conflict(text.into()))
 }
 
 /// What came of writing packs anew; `None` where another prune was at work meanwhile: what it removed
