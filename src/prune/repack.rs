@@ -25,6 +25,11 @@ const BATCH_BLOBS: usize = 1 << 17;
 /// Blobs that a thread takes at once: they may have a base in common.
 const NEIGHBOURS: usize = 8;
 
+/// How much the threads that write anew give way to others, as by `nice(1)`; on Linux each thread has a
+/// value of its own. The one that seals packs and commits them keeps the usual one: others may wait for
+/// the local index while it writes there.
+const NICENESS: i32 = 10;
+
 /// What came of it.
 #[derive(Default)]
 pub struct Repacked {
@@ -168,7 +173,11 @@ pub fn write_anew<T: Sync>(
     let outcome = Mutex::new(Written::default());
     let copied = thread::scope(|scope| {
         let storer = scope.spawn(|| writer.store_packs());
-        let work = || run.work(Copier::new(&reader, &writer)?, items, copy, &outcome);
+        let work = || {
+            // Backups that run meanwhile come first. It is no harm where that is refused.
+            let _ = rustix::process::nice(NICENESS);
+            run.work(Copier::new(&reader, &writer)?, items, copy, &outcome)
+        };
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         let mut copied = Ok(());
         for worker in workers {
