@@ -15,8 +15,8 @@ const LAYERS: &[&[&str]] = &[
     &["repository"],
     &["retention"],
     &[
-        "backup", "restore", "check", "copy", "diff", "find", "forget", "mount", "prune",
-        "repair", "stats", "tag",
+        "backup", "restore", "check", "copy", "diff", "find", "forget", "mount", "prune", "repair",
+        "stats", "tag",
     ],
     &["cli"],
 ];

@@ -37,9 +37,7 @@ impl Index {
             // A prune by an owner names these packs in an idx object that cannot be read here.
             remove_packs(&transaction, change.dead)?;
         } else {
-            for name in change.index_remove {
-                remove_index(&transaction, name)?;
-            }
+            remove_indexes(&transaction, change.index_remove)?;
         }
         for fetched in change.snapshot_add {
             let (name, snapshot) = fetched.map_err(IndexError::Fetch)?;
@@ -69,8 +67,7 @@ impl Index {
         let none_indexed = query::none_indexed(&transaction)?;
         let sealed = query::sealed(&transaction)?;
         transaction.commit()?;
-        *self.lock_fates() =
-            Fates { position: Some(change.position), known, none_indexed, sealed };
+        *self.lock_fates() = Fates { position: Some(change.position), known, none_indexed, sealed };
         if change.replace || !change.index_remove.is_empty() {
             self.directories.lock().expect("no thread panics with the cache in hand").clear();
         }
@@ -224,40 +221,78 @@ fn add_index(
 }
 
 /// Packs that no idx object names any more leave the index with all their chunks.
-fn remove_index(transaction: &Transaction, name: &ObjectName) -> Result<(), IndexError> {
-    let number: Option<i64> = transaction
-        .query_row("SELECT number FROM idx WHERE name=?1", [name.as_bytes()], |row| row.get(0))
-        .optional()?;
-    let Some(number) = number else { return Ok(()) };
-    transaction.execute(
-        "DELETE FROM chunk WHERE pack IN (SELECT number FROM pack WHERE idx=?1)",
-        [number],
+fn remove_indexes(transaction: &Transaction, names: &[ObjectName]) -> Result<(), IndexError> {
+    let mut numbers: Vec<i64> = Vec::new();
+    for name in names {
+        let mut select = transaction.prepare_cached("SELECT number FROM idx WHERE name=?1")?;
+        numbers.extend(select.query_row([name.as_bytes()], |row| row.get::<_, i64>(0)).optional()?);
+    }
+    let mut packs: Vec<i64> = Vec::new();
+    for number in &numbers {
+        let mut select = transaction.prepare_cached("SELECT number FROM pack WHERE idx=?1")?;
+        for pack in select.query_map([number], |row| row.get(0))? {
+            packs.push(pack?);
+        }
+    }
+    remove_numbered(transaction, &packs)?;
+    for number in &numbers {
+        transaction.prepare_cached("DELETE FROM idx WHERE number=?1")?.execute([number])?;
+    }
+    Ok(())
+}
+
+/// Removes the rows of the chunks of these packs: few by their keys, many in one walk of the table.
+fn remove_chunks(transaction: &Transaction, packs: &[i64]) -> Result<(), IndexError> {
+    let mut rows = Vec::new();
+    for (at, number) in packs.iter().enumerate() {
+        let encoded: Vec<u8> = transaction
+            .prepare_cached("SELECT directory FROM pack WHERE number=?1")?
+            .query_row([number], |row| row.get(0))?;
+        let entries =
+            directory::decode(&encoded).map_err(|_| IndexError::Damaged("pack directory"))?;
+        let keys = entries.iter().enumerate().map(|(place, entry)| (entry.id.0, number, place));
+        rows.extend(keys);
+        if rows.len() > BULK_ROWS && at + 1 < packs.len() {
+            return remove_many_chunks(transaction, packs);
+        }
+    }
+    rows.sort_unstable();
+    let mut delete =
+        transaction.prepare_cached("DELETE FROM chunk WHERE key=?1 AND pack=?2 AND ordinal=?3")?;
+    for (key, number, place) in rows {
+        delete.execute(params![key, number, place as u32])?;
+    }
+    Ok(())
+}
+
+fn remove_many_chunks(transaction: &Transaction, packs: &[i64]) -> Result<(), IndexError> {
+    transaction.execute_batch("CREATE TEMP TABLE going(pack INTEGER PRIMARY KEY);")?;
+    let mut insert = transaction.prepare("INSERT OR IGNORE INTO going VALUES(?1)")?;
+    for number in packs {
+        insert.execute([number])?;
+    }
+    drop(insert);
+    transaction.execute_batch(
+        "DELETE FROM chunk WHERE pack IN (SELECT pack FROM going); DROP TABLE going;",
     )?;
-    transaction.execute(
-        "DELETE FROM sealed WHERE pack IN (SELECT number FROM pack WHERE idx=?1)",
-        [number],
-    )?;
-    transaction.execute("DELETE FROM pack WHERE idx=?1", [number])?;
-    transaction.execute("DELETE FROM idx WHERE number=?1", [number])?;
     Ok(())
 }
 
 /// Packs leave the index with all their chunks.
 fn remove_packs(transaction: &Transaction, names: &[ObjectName]) -> Result<(), IndexError> {
+    let mut numbers: Vec<i64> = Vec::new();
     for name in names {
-        let known: Option<(i64, Vec<u8>)> = transaction
-            .prepare_cached("SELECT number, directory FROM pack WHERE name=?1")?
-            .query_row([name.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        let Some((number, directory)) = known else { continue };
-        let entries = directory::decode(&directory).map_err(|_| IndexError::Damaged("directory"))?;
-        let mut delete =
-            transaction.prepare_cached("DELETE FROM chunk WHERE key=?1 AND pack=?2")?;
-        for entry in entries {
-            delete.execute(params![entry.id.0, number])?;
-        }
-        transaction.execute("DELETE FROM pack WHERE number=?1", [number])?;
-        transaction.execute("DELETE FROM sealed WHERE pack=?1", [number])?;
+        let mut select = transaction.prepare_cached("SELECT number FROM pack WHERE name=?1")?;
+        numbers.extend(select.query_row([name.as_bytes()], |row| row.get::<_, i64>(0)).optional()?);
+    }
+    remove_numbered(transaction, &numbers)
+}
+
+fn remove_numbered(transaction: &Transaction, packs: &[i64]) -> Result<(), IndexError> {
+    remove_chunks(transaction, packs)?;
+    for number in packs {
+        transaction.prepare_cached("DELETE FROM pack WHERE number=?1")?.execute([number])?;
+        transaction.prepare_cached("DELETE FROM sealed WHERE pack=?1")?.execute([number])?;
     }
     Ok(())
 }

@@ -79,6 +79,11 @@ impl Index {
         Ok(false)
     }
 
+    /// Whether write-only keys made any of the packs.
+    pub fn has_sealed(&self) -> bool {
+        !self.lock_fates().sealed.is_empty()
+    }
+
     /// Whether a write-only key made this pack.
     pub fn is_sealed(&self, pack: &PackDirectory) -> bool {
         self.lock_fates().sealed.contains(&pack.number)
@@ -169,15 +174,21 @@ impl Index {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Keys of chunks that stand in several live packs, each with the number of the newest.
+    /// Keys of chunks that stand in several live packs, each with the number of the newest; of packs
+    /// that write-only keys made only where there is no other.
     pub fn repeated_keys(&self) -> Result<Vec<(ChunkKey, i64)>, IndexError> {
         let connection = self.lock();
         let mut select = connection.prepare_cached(
-            "SELECT key, max(pack) FROM chunk WHERE pack NOT IN
+            "SELECT key, max(pack),
+                 max(CASE WHEN pack IN (SELECT pack FROM sealed) THEN 0 ELSE pack END)
+                 FROM chunk WHERE pack NOT IN
                  (SELECT p.number FROM pack p JOIN fate f ON f.name = p.name)
                  GROUP BY key HAVING count(*) > 1",
         )?;
-        let rows = select.query_map([], |row| Ok((ChunkKey(row.get(0)?), row.get(1)?)))?;
+        let rows = select.query_map([], |row| {
+            let (newest, proven): (i64, i64) = (row.get(1)?, row.get(2)?);
+            Ok((ChunkKey(row.get(0)?), if proven > 0 { proven } else { newest }))
+        })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 

@@ -10,6 +10,7 @@ const BITS_PER_KEY: u64 = 16;
 const LEAST_BITS: u64 = 1 << 20;
 
 /// The set.
+#[derive(Clone)]
 pub struct Filter {
     blocks: Vec<[u64; 8]>,
     seed: u64,
@@ -48,6 +49,15 @@ impl Filter {
         is_new
     }
 
+    /// Adds all keys of another filter, which must be of the same size and seed.
+    pub fn join(&mut self, other: &Self) {
+        for (block, others) in self.blocks.iter_mut().zip(&other.blocks) {
+            for (word, other) in block.iter_mut().zip(others) {
+                *word |= other;
+            }
+        }
+    }
+
     /// Whether a key is in it, or seems to be.
     pub fn contains(&self, key: &ChunkKey) -> bool {
         let (block, bits) = self.place(key);
@@ -75,5 +85,9 @@ mod tests {
         let wrong = (count..2 * count).filter(|number| filter.contains(&key(*number))).count();
         assert!(wrong < count as usize / 300, "{wrong} wrong of {count}");
         assert!(!filter.insert(&key(1)));
+        let mut joined = Filter::for_keys(count, 7);
+        joined.insert(&key(count + 1));
+        joined.join(&filter);
+        assert!((0..count + 2).filter(|number| *number != count).all(|n| joined.contains(&key(n))));
     }
 }

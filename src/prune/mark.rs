@@ -22,10 +22,15 @@ pub struct Marker<'a> {
     repository: &'a Repository,
     reader: ChunkReader<'a>,
     progress: &'a Progress,
-    homes: &'a Homes,
+    homes: Homes,
     /// What stands in packs.
     present: Filter,
+    /// What snapshots refer to.
+    wanted: Filter,
+    /// That, and the bases of it.
     needed: Filter,
+    /// Packs in which no delta stands.
+    plain: HashSet<ObjectName>,
     /// Nodes that were walked. A filter will not do: one that is taken for walked would hide all
     /// below it.
     walked: HashSet<ChunkKey>,
@@ -43,14 +48,10 @@ enum Waiting {
 
 impl<'a> Marker<'a> {
     /// Nothing marked yet. Notes what is there to be needed.
-    pub fn new(
-        repository: &'a Repository,
-        progress: &'a Progress,
-        homes: &'a Homes,
-        seed: u64,
-    ) -> Result<Self> {
+    pub fn new(repository: &'a Repository, progress: &'a Progress, seed: u64) -> Result<Self> {
         let keys = repository.index().totals()?.chunks;
         let mut present = Filter::for_keys(keys, seed);
+        let mut plain = HashSet::new();
         let index = repository.index();
         for (name, _) in index.packs()? {
             if index.fate(&name) != Some(Fate::Dead)
@@ -59,15 +60,20 @@ impl<'a> Marker<'a> {
                 for entry in &pack.entries {
                     present.insert(&entry.id);
                 }
+                if pack.entries.iter().all(|entry| entry.codec != Codec::Delta) {
+                    plain.insert(name);
+                }
             }
         }
         let marker = Self {
             repository,
             reader: ChunkReader::new(repository),
             progress,
-            homes,
+            homes: Homes::find(repository)?,
             present,
+            wanted: Filter::for_keys(keys, seed.rotate_left(17)),
             needed: Filter::for_keys(keys, seed.rotate_left(17)),
+            plain,
             walked: HashSet::new(),
             snapshots: HashSet::new(),
             ignored: BTreeSet::new(),
@@ -92,14 +98,42 @@ impl<'a> Marker<'a> {
             }
         }
         if is_changed {
+            self.needed.join(&self.wanted);
             self.close()?;
         }
         Ok(is_changed)
     }
 
+    /// Begins anew with what is needed as a base: chunks were stored another way.
+    pub fn reconsider(&mut self) -> Result<()> {
+        self.homes = Homes::find(self.repository)?;
+        self.needed = self.wanted.clone();
+        self.close()
+    }
+
     /// Whether a chunk is needed, or seems to be.
     pub fn needs(&self, key: &ChunkKey) -> bool {
         self.needed.contains(key)
+    }
+
+    /// Whether this copy of a chunk is needed.
+    pub fn uses(&self, entry: &BlobEntry, pack: &PackDirectory) -> bool {
+        self.needs(&entry.id) && self.homes.is_home(&entry.id, pack)
+    }
+
+    /// Whether a snapshot refers to this copy of a chunk.
+    pub fn wants(&self, entry: &BlobEntry, pack: &PackDirectory) -> bool {
+        self.wanted.contains(&entry.id) && self.homes.is_home(&entry.id, pack)
+    }
+
+    /// Whether this copy of a chunk is needed only because others are made against it.
+    pub fn uses_as_base_only(&self, entry: &BlobEntry, pack: &PackDirectory) -> bool {
+        self.uses(entry, pack) && !self.wanted.contains(&entry.id)
+    }
+
+    /// Whether a pack is known to hold no delta.
+    pub fn is_plain(&self, pack: &ObjectName) -> bool {
+        self.plain.contains(pack)
     }
 
     fn snapshot(&mut self, snapshot: &Snapshot) -> Result<()> {
@@ -165,7 +199,7 @@ impl<'a> Marker<'a> {
     fn chunk(&mut self, key: ChunkKey) -> Result<()> {
         self.references += 1;
         self.expect(&key)?;
-        self.needed.insert(&key);
+        self.wanted.insert(&key);
         Ok(())
     }
 
@@ -199,7 +233,7 @@ impl<'a> Marker<'a> {
         let mut is_changed = false;
         for (name, _) in index.packs()? {
             let fate = index.fate(&name);
-            if fate == Some(Fate::Dead) {
+            if fate == Some(Fate::Dead) || self.plain.contains(&name) {
                 continue;
             }
             let Some(pack) = index.pack(&name)? else { continue };

@@ -7,6 +7,7 @@
 //! two steps is seen by the next one; another prune between them makes this one start over. Whatever
 //! a crash leaves is garbage for the next prune, never a reference to nothing.
 
+mod collapse;
 mod filter;
 mod mark;
 mod plan;
@@ -28,8 +29,8 @@ use crate::index::Fate;
 use crate::progress::Progress;
 use crate::repository::Repository;
 use mark::Marker;
-use plan::Homes;
 use remove::{Fates, Step};
+use repack::{Job, Written};
 
 /// How often other prunes may come between before this one gives up.
 const REPLANS: usize = 8;
@@ -95,6 +96,8 @@ pub struct PruneProblem {
 pub struct PruneReport {
     /// Chunks that snapshots refer to.
     pub references: u64,
+    /// Time that it took to mark them, with all trees and recipes read.
+    pub mark_seconds: f64,
     /// Packs that stay.
     pub kept_packs: u64,
     /// Their bytes.
@@ -107,6 +110,12 @@ pub struct PruneReport {
     pub repacked_bytes: u64,
     /// Bytes written in their place.
     pub written_bytes: u64,
+    /// Chunks that were stored whole, so that what they were made against can go.
+    pub collapsed_chunks: u64,
+    /// About how many bytes that writes.
+    pub collapsed_bytes: u64,
+    /// About how many bytes fewer are left by it.
+    pub collapsed_gain: u64,
     /// Packs of which nothing is needed.
     pub unused_packs: u64,
     /// Their bytes.
@@ -189,39 +198,57 @@ fn attempt(
     let listed = phase("list", || list(repository))?;
     let parity = list_parity(repository)?;
     repository.sync()?;
-    if repository.index().snapshot_names()?.is_empty() && !options.allow_empty {
-        return Err(Error::Conflict(
-            "there is no snapshot, so everything is garbage; --allow-empty removes it".into(),
-        ));
-    }
+    refuse_empty(repository, options)?;
     let fates = Fates::of(repository);
     let seed = u64::from_le_bytes(random::<8>(&*repository.environment().entropy));
-    let homes = Homes::find(repository)?;
-    let mut marker = Marker::new(repository, progress, &homes, seed)?;
+    let mut marker = Marker::new(repository, progress, seed)?;
     marker.ignore(&options.ignored);
+    let now = || repository.environment().clock.now();
+    let begun = now();
     phase("mark", || marker.mark_new())?;
+    let mark_seconds = now().duration_since(begun).as_secs_f64();
+    let elapsed = |limit: Duration| now().duration_since(started).unsigned_abs() >= limit;
+    let is_time_up = || options.time_limit.is_some_and(elapsed);
+    let chains = collapse::plan(repository, &marker, options)?;
+    let mut options = options.clone();
+    let mut whole = Written::default();
+    if !options.dry_run && chains.chunks() > 0 {
+        let job = Job { repository, marker: &marker, progress, is_time_up: &is_time_up };
+        let Some(written) =
+            undisturbed(&job, &fates, phase("collapse", || collapse::run(&job, &chains)))?
+        else {
+            return Ok(None);
+        };
+        whole = written;
+        options.max_repack_bytes =
+            options.max_repack_bytes.map(|most| most.saturating_sub(whole.bytes));
+        marker.reconsider()?;
+    }
     let names: HashSet<ObjectName> = listed.keys().copied().collect();
-    let mut plan = plan::make(repository, &marker, &homes, &names, options)?;
+    let mut plan = plan::make(repository, &marker, &names, &options)?;
     // Packs that stay must be readable as a whole; what that needs may change what stays.
     while marker.close_over(&|name| plan.keep.iter().any(|pack| pack.name == *name))? {
-        plan = plan::make(repository, &marker, &homes, &names, options)?;
+        plan = plan::make(repository, &marker, &names, &options)?;
     }
     let known = remove::known(repository)?;
     let stored = names.iter().chain(parity.keys());
     plan.orphans = stored.filter(|name| !known.contains(name)).copied().collect();
     let mut report = summary(&plan, &marker, &listed, repository);
+    report.mark_seconds = mark_seconds;
+    report.collapsed_chunks = chains.chunks() as u64;
+    (report.collapsed_bytes, report.collapsed_gain) = (chains.written, chains.gain);
     if options.dry_run {
         return Ok(Some(report));
     }
-    let now = || repository.environment().clock.now();
-    let elapsed = |limit: Duration| now().duration_since(started).unsigned_abs() >= limit;
-    let is_time_up = || options.time_limit.is_some_and(elapsed);
-    let repacked = phase("repack", || {
-        repack::repack(repository, &plan.repack, &marker, &homes, progress, &is_time_up)
-    })?;
-    report.written_bytes = repacked.written_bytes;
-    report.is_cut_short = repacked.is_cut_short;
-    report.problems = repacked.problems;
+    let job = Job { repository, marker: &marker, progress, is_time_up: &is_time_up };
+    let written = phase("repack", || repack::repack(&job, &plan.repack));
+    let Some(repacked) = undisturbed(&job, &fates, written)? else {
+        return Ok(None);
+    };
+    report.written_bytes = repacked.written.bytes + whole.bytes;
+    report.is_cut_short = repacked.written.is_cut_short || whole.is_cut_short;
+    report.problems = whole.problems;
+    report.problems.extend(repacked.written.problems);
     let mut going: BTreeSet<_> = plan.remove.iter().map(|pack| pack.name).collect();
     going.extend(repacked.packs.iter().map(|pack| pack.name));
     if !report.problems.is_empty() {
@@ -229,28 +256,69 @@ fn attempt(
         going.clear();
     }
     let condemn = || remove::condemn(repository, &mut marker, &fates, &going, &plan.orphans);
-    match phase("condemn", condemn)? {
-        Step::Replan => return Ok(None),
-        Step::Done(_) | Step::Nothing => {}
-    }
-    let fates = Fates::of(repository);
-    let grace = SignedDuration::try_from(options.grace).unwrap_or(SignedDuration::MAX);
-    let limit = now().checked_sub(grace).unwrap_or(Timestamp::MIN);
-    repository.date_condemned()?;
-    let due = repository.index().condemned_before(limit, now())?;
-    let due = due.into_iter().collect();
-    let (step, replaced) = phase("bury", || remove::bury(repository, &mut marker, &fates, &due))?;
-    if step == Step::Replan {
+    let step = phase("condemn", condemn)?;
+    let stored = Stored { listed, parity };
+    if step == Step::Replan || !bury(repository, &mut marker, &stored, options.grace, &mut report)?
+    {
         return Ok(None);
     }
-    let (deleted, bytes, problems) =
-        phase("delete", || remove::delete(repository, &listed, &replaced))?;
-    (report.deleted, report.deleted_bytes) = (deleted, bytes);
-    report.problems.extend(problems);
-    report.problems.extend(remove::delete_parity(repository, &parity)?);
-    report.condemned = repository.index().condemned().len() as u64;
     repository.store().tidy()?;
     Ok(Some(report))
+}
+
+/// What the store holds.
+struct Stored {
+    listed: BTreeMap<ObjectName, (String, u64)>,
+    parity: HashMap<ObjectName, String>,
+}
+
+/// Declares dead what was condemned long enough ago, and deletes it. `false` where another prune came
+/// between.
+fn bury(
+    repository: &Repository,
+    marker: &mut Marker<'_>,
+    stored: &Stored,
+    grace: Duration,
+    report: &mut PruneReport,
+) -> Result<bool> {
+    let fates = Fates::of(repository);
+    let now = repository.environment().clock.now();
+    let grace = SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX);
+    let limit = now.checked_sub(grace).unwrap_or(Timestamp::MIN);
+    repository.date_condemned()?;
+    let due = repository.index().condemned_before(limit, now)?.into_iter().collect();
+    let (step, replaced) = phase("bury", || remove::bury(repository, marker, &fates, &due))?;
+    if step == Step::Replan {
+        return Ok(false);
+    }
+    let (deleted, bytes, problems) =
+        phase("delete", || remove::delete(repository, &stored.listed, &replaced))?;
+    (report.deleted, report.deleted_bytes) = (deleted, bytes);
+    report.problems.extend(problems);
+    report.problems.extend(remove::delete_parity(repository, &stored.parity)?);
+    report.condemned = repository.index().condemned().len() as u64;
+    Ok(true)
+}
+
+fn refuse_empty(repository: &Repository, options: &PruneOptions) -> Result<()> {
+    if options.allow_empty || !repository.index().snapshot_names()?.is_empty() {
+        return Ok(());
+    }
+    let text = "there is no snapshot, so everything is garbage; --allow-empty removes it";
+    Err(Error::Conflict(text.into()))
+}
+
+/// What came of writing packs anew; `None` where another prune was at work meanwhile: what it removed
+/// could not be read then, or what was planned is of no use.
+fn undisturbed<T: AsRef<Written>>(
+    job: &Job<'_>,
+    fates: &Fates,
+    outcome: Result<T>,
+) -> Result<Option<T>> {
+    if outcome.as_ref().map_or(true, |written| !written.as_ref().problems.is_empty()) {
+        job.repository.sync()?;
+    }
+    if fates.still_hold(job.repository) { outcome.map(Some) } else { Ok(None) }
 }
 
 /// Tells `tracing` how long a phase took.

@@ -12,6 +12,7 @@ use crate::format::paths;
 use crate::id::{ChunkKey, ObjectName};
 use crate::index::PackDirectory;
 use crate::repository::Repository;
+use crate::repository::reader::{ChunkReader, Scratch};
 use crate::store::StoreError;
 
 /// A pack of less than this part of the target size is small.
@@ -28,6 +29,8 @@ pub struct PackUse {
     pub used: u64,
     /// Bytes of blobs that are not.
     pub unused: u64,
+    /// Bytes elsewhere that nothing needs but deltas of it that are not needed themselves.
+    pub held: u64,
     is_small: bool,
     /// Encrypted with keys that are to be destroyed.
     is_old: bool,
@@ -54,7 +57,11 @@ pub struct Homes {
 impl Homes {
     /// Looks for such chunks.
     pub fn find(repository: &Repository) -> Result<Self> {
-        let several = repository.index().repeated_keys()?.into_iter().collect();
+        let mut several: HashMap<ChunkKey, i64> =
+            repository.index().repeated_keys()?.into_iter().collect();
+        if repository.index().has_sealed() {
+            prove_homes(repository, &mut several)?;
+        }
         Ok(Self { several })
     }
 
@@ -62,6 +69,32 @@ impl Homes {
     pub fn is_home(&self, key: &ChunkKey, pack: &PackDirectory) -> bool {
         self.several.get(key).is_none_or(|home| *home == pack.number)
     }
+}
+
+/// Where all copies of a chunk come from write-only keys, one of them may claim what is not so, and
+/// the good one must not go for its sake: the first that is proven counts.
+fn prove_homes(repository: &Repository, several: &mut HashMap<ChunkKey, i64>) -> Result<()> {
+    let index = repository.index();
+    let reader = ChunkReader::new(repository);
+    let mut scratch = Scratch::new()?;
+    for (key, home) in several {
+        let mut places = index.packs_of(key)?;
+        places.retain(|place| index.fate(&place.pack.name).is_none());
+        if !places.iter().any(|place| place.pack.number == *home && index.is_sealed(&place.pack)) {
+            continue;
+        }
+        for place in &places {
+            match reader.verify(place, &mut scratch) {
+                Ok(()) => {
+                    *home = place.pack.number;
+                    break;
+                }
+                Err(error) if error.is_object_damage() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A blob with the members of its group, and which of them are needed.
@@ -90,7 +123,6 @@ pub fn units(pack: &PackDirectory) -> impl Iterator<Item = Unit<'_>> {
 pub fn make(
     repository: &Repository,
     marker: &Marker<'_>,
-    homes: &Homes,
     listed: &HashSet<ObjectName>,
     options: &PruneOptions,
 ) -> Result<Plan> {
@@ -104,15 +136,16 @@ pub fn make(
             continue;
         }
         let Some(pack) = index.pack(&name)? else { continue };
-        let (used, unused) = usage(&pack, marker, homes);
+        let (used, unused) = usage(&pack, &|entry| marker.uses(entry, &pack));
         let target = match pack.kind {
             BlobKind::Data => config.data_pack_bytes,
             BlobKind::Tree => config.tree_pack_bytes,
         };
         let header = Header::parse(&pack.header, ObjectKind::Pack);
         let is_old = header.is_ok_and(|header| header.epoch() < epoch);
+        let held = if used == 0 { 0 } else { held(repository, marker, &pack)? };
         let is_small = size < target / SMALL_PART;
-        let pack_use = PackUse { name, size, used, unused, is_small, is_old };
+        let pack_use = PackUse { name, size, used, unused, held, is_small, is_old };
         match (used, unused) {
             (0, _) => plan.remove.push(pack_use),
             // It may have come after the listing.
@@ -135,9 +168,8 @@ fn is_there(repository: &Repository, name: &ObjectName, size: u64) -> Result<boo
     }
 }
 
-/// Bytes of blobs that are needed and that are not. Of a group in part, its share.
-fn usage(pack: &PackDirectory, marker: &Marker<'_>, homes: &Homes) -> (u64, u64) {
-    let is_used = |entry: &BlobEntry| marker.needs(&entry.id) && homes.is_home(&entry.id, pack);
+/// Bytes of blobs of which `is_used` holds, and of the others. Of a group in part, its share.
+pub fn usage(pack: &PackDirectory, is_used: &dyn Fn(&BlobEntry) -> bool) -> (u64, u64) {
     let (mut used, mut unused) = (0, 0);
     for unit in units(pack) {
         let stored = u64::from(unit.entry.stored_len);
@@ -157,29 +189,58 @@ fn usage(pack: &PackDirectory, marker: &Marker<'_>, homes: &Homes) -> (u64, u64)
     (used, unused)
 }
 
+/// What would have to stay if this pack did, because its garbage is made against it. Of a group, what
+/// a member would take alone.
+fn held(repository: &Repository, marker: &Marker<'_>, pack: &PackDirectory) -> Result<u64> {
+    if marker.is_plain(&pack.name) {
+        return Ok(0);
+    }
+    let garbage = pack.entries.iter().filter(|entry| !marker.uses(entry, pack));
+    let mut waiting: Vec<ChunkKey> = garbage.flat_map(|entry| entry.bases.clone()).collect();
+    let (mut seen, mut bytes) = (HashSet::new(), 0);
+    while let Some(key) = waiting.pop() {
+        if marker.needs(&key) || !seen.insert(key) {
+            continue;
+        }
+        if let Some(found) = repository.index().find(&key)? {
+            let entry = found.entry();
+            let is_member = entry.codec == Codec::Member;
+            bytes += u64::from(if is_member { entry.plain_len } else { entry.stored_len });
+            waiting.extend(&entry.bases);
+        }
+    }
+    Ok(bytes)
+}
+
+/// Bytes of garbage that may stay beside so many that are needed.
+pub fn allowed(unused: Unused, used: u64) -> u64 {
+    match unused {
+        Unused::Bytes(bytes) => bytes,
+        Unused::Share(share) => (used as f64 * share) as u64,
+        Unused::Unlimited => u64::MAX,
+    }
+}
+
 /// Chooses what to write anew: packs of old keys, then packs with the greatest part of garbage
 /// first, until what is left of it is little enough.
 fn choose(plan: &mut Plan, mut partial: Vec<PackUse>, options: &PruneOptions) {
-    let share = |pack: &PackUse| pack.unused as f64 / (pack.used + pack.unused).max(1) as f64;
+    let waste = |pack: &PackUse| pack.unused + pack.held;
+    let share = |pack: &PackUse| waste(pack) as f64 / (pack.used + waste(pack)).max(1) as f64;
     partial.sort_by(|a, b| {
         let by_share = share(b).total_cmp(&share(a));
         b.is_old.cmp(&a.is_old).then(by_share).then(a.name.cmp(&b.name))
     });
     let used: u64 = plan.keep.iter().chain(&partial).map(|pack| pack.used).sum();
-    let allowed = match options.max_unused {
-        Unused::Bytes(bytes) => bytes,
-        Unused::Share(share) => (used as f64 * share) as u64,
-        Unused::Unlimited => u64::MAX,
-    };
-    let mut left: u64 = partial.iter().map(|pack| pack.unused).sum();
+    let allowed = allowed(options.max_unused, used);
+    let mut left: u64 = partial.iter().map(waste).sum();
     let mut room = options.max_repack_bytes.unwrap_or(u64::MAX);
     let small = partial.iter().filter(|pack| pack.is_small).count();
     for pack in partial {
         let is_worth_it = pack.is_old
-            || left > allowed && pack.unused > 0
+            || left > allowed && waste(&pack) > 0
             || options.repack_small && pack.is_small && small > 1;
         if is_worth_it && room >= pack.used {
-            left -= pack.unused;
+            left -= waste(&pack);
             room -= pack.used;
             plan.repack.push(pack);
         } else {

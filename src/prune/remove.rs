@@ -37,6 +37,14 @@ impl Fates {
     pub fn of(repository: &Repository) -> Self {
         Self { condemned: repository.index().condemned(), dead: repository.index().dead() }
     }
+
+    /// Whether no other prune was at work since. A backup may have rescued some: that is no reason to
+    /// begin anew.
+    pub fn still_hold(&self, repository: &Repository) -> bool {
+        let now = Self::of(repository);
+        now.dead == self.dead
+            && now.condemned.iter().all(|name| self.condemned.binary_search(name).is_ok())
+    }
 }
 
 /// Condemns packs that are not needed, and objects that nothing refers to.
@@ -50,7 +58,7 @@ pub fn condemn(
     let mut condemned = BTreeSet::new();
     let mut step = Step::Nothing;
     let committed = repository.commit(&mut || {
-        if !unchanged(repository, fates) {
+        if !fates.still_hold(repository) {
             step = Step::Replan;
             return Err(Error::Interrupted);
         }
@@ -83,17 +91,15 @@ pub fn bury(
     let committed = repository.commit(&mut || {
         // What an earlier proposal replaced stands where that was not committed.
         replaced.clear();
-        let now = Fates::of(repository);
-        if now.dead != fates.dead
-            || !now.condemned.iter().all(|name| fates.condemned.contains(name))
-        {
+        if !fates.still_hold(repository) {
             step = Step::Replan;
             return Err(Error::Interrupted);
         }
         marker.mark_new()?;
         // What was rescued is not condemned any more.
-        let still: BTreeSet<_> =
-            due.iter().filter(|name| now.condemned.contains(name)).copied().collect();
+        let is_condemned =
+            |name: &ObjectName| repository.index().fate(name) == Some(Fate::Condemned);
+        let still: BTreeSet<_> = due.iter().filter(|name| is_condemned(name)).copied().collect();
         // A condemned pack that outlives others may still be rescued, as a whole.
         dead = garbage(repository, marker, &still, &|_| true)?;
         if dead.is_empty() {
@@ -115,12 +121,6 @@ fn finish(committed: Result<()>, step: Step, names: BTreeSet<ObjectName>) -> Res
         Err(Error::Interrupted) if step == Step::Replan || names.is_empty() => Ok(step),
         Err(error) => Err(error),
     }
-}
-
-fn unchanged(repository: &Repository, fates: &Fates) -> bool {
-    // A backup may have rescued some: that is no reason to begin anew.
-    let now = Fates::of(repository);
-    now.dead == fates.dead && now.condemned.iter().all(|name| fates.condemned.contains(name))
 }
 
 /// Of these objects those that can go: every needed chunk also stands in a live pack that stays, no

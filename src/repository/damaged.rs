@@ -64,7 +64,9 @@ impl Damaged {
         }
         let cached = repository.environment.cache.is_some();
         let memory = cached
-            .then(|| open_index(&repository.environment, repository.config.id, &repository.keys).ok())
+            .then(|| {
+                open_index(&repository.environment, repository.config.id, &repository.keys).ok()
+            })
             .flatten();
         if let Some(memory) = memory.as_ref().and_then(Memory::of) {
             remains = repository.read_remains(Some(&memory))?;

@@ -151,10 +151,25 @@ impl<'a> ChunkReader<'a> {
 
     /// Checks that a blob is what its pack's directory says. A group is proven by its members.
     pub fn verify(&self, place: &Found, scratch: &mut Scratch) -> Result<()> {
-        let kind = place.pack.kind;
-        let bytes = self.decode(kind, place, scratch, 0)?;
+        let bytes = self.decode(place.pack.kind, place, scratch, 0)?;
+        self.prove(place, bytes)
+    }
+
+    /// The payload of a blob that is no member of a group, after the same check.
+    pub fn verified_payload(&self, place: &Found, scratch: &mut Scratch) -> Result<Vec<u8>> {
+        let bases = self.bases(place, scratch, 0)?;
+        let payload = self.payload(place)?;
+        let bytes = self.expand(place, &bases, &payload, scratch)?;
+        self.prove(place, bytes)?;
+        Ok(payload)
+    }
+
+    fn prove(&self, place: &Found, bytes: Vec<u8>) -> Result<()> {
         let keys = self.repository.keys();
-        if place.is_group() || keys.chunk_id(kind, &bytes).key() == place.entry().id {
+        let is_good =
+            place.is_group() || keys.chunk_id(place.pack.kind, &bytes).key() == place.entry().id;
+        self.recycle(bytes);
+        if is_good {
             return Ok(());
         }
         Err(Error::damaged(blob_name(place), CryptoError::NotAuthentic))
@@ -186,13 +201,9 @@ impl<'a> ChunkReader<'a> {
 
     /// What a blob holds, as its codec made it.
     pub fn payload(&self, place: &Found) -> Result<Vec<u8>> {
-        let named = |error: FormatError| Error::damaged(blob_name(place), error);
         let mut stored = Vec::new();
         self.fetch(place, &mut stored)?;
-        let opener = PackOpener::new(self.repository.keys(), place.pack.header, place.pack.kind)
-            .map_err(named)?;
-        let opened = opener.open_blob(place.ordinal as u64, place.entry(), &mut stored);
-        let length = opened.map_err(named)?.len();
+        let length = self.unseal(place, &mut stored)?;
         stored.truncate(length);
         Ok(stored)
     }
@@ -239,28 +250,52 @@ impl<'a> ChunkReader<'a> {
         scratch: &mut Scratch,
         depth: u8,
     ) -> Result<Vec<u8>> {
-        let entry = place.entry();
-        let length = entry.plain_len as usize;
-        if entry.codec == Codec::Member {
+        if place.entry().codec == Codec::Member {
             return self.member(kind, place, scratch);
         }
+        let bases = self.bases(place, scratch, depth)?;
+        let mut stored = std::mem::take(&mut scratch.stored);
+        let opened = self.fetch(place, &mut stored).and_then(|()| self.unseal(place, &mut stored));
+        let decoded =
+            opened.and_then(|length| self.expand(place, &bases, &stored[..length], scratch));
+        scratch.stored = stored;
+        decoded
+    }
+
+    /// What a delta is made against.
+    fn bases(&self, place: &Found, scratch: &mut Scratch, depth: u8) -> Result<Vec<Arc<Vec<u8>>>> {
+        let entry = place.entry();
+        if entry.codec == Codec::Delta && depth >= MAX_DEPTH {
+            return Err(Error::damaged(blob_name(place), FormatError::Invalid("delta chain")));
+        }
+        entry.bases.iter().map(|base| self.base_at_depth(base, scratch, depth + 1)).collect()
+    }
+
+    /// Decrypts a blob in place. Returns the length of its payload, which stands first then.
+    fn unseal(&self, place: &Found, stored: &mut [u8]) -> Result<usize> {
         let named = |error: FormatError| Error::damaged(blob_name(place), error);
-        let bases = match entry.codec {
-            Codec::Delta if depth >= MAX_DEPTH => {
-                return Err(named(FormatError::Invalid("delta chain")));
-            }
-            _ => entry
-                .bases
-                .iter()
-                .map(|base| self.base_at_depth(base, scratch, depth + 1))
-                .collect::<Result<Vec<_>>>()?,
-        };
-        let Scratch { decompressor, stored, prefix, .. } = scratch;
-        self.fetch(place, stored)?;
-        let opener =
-            PackOpener::new(self.repository.keys(), place.pack.header, kind).map_err(named)?;
-        let payload = opener.open_blob(place.ordinal as u64, entry, stored).map_err(named)?;
-        let prefix: &[u8] = match (&entry.codec, &bases[..]) {
+        let opener = PackOpener::new(self.repository.keys(), place.pack.header, place.pack.kind);
+        let opened = opener.and_then(|opener| {
+            opener
+                .open_blob(place.ordinal as u64, place.entry(), stored)
+                .map(|payload| payload.len())
+        });
+        opened.map_err(named)
+    }
+
+    /// Decompresses a payload.
+    fn expand(
+        &self,
+        place: &Found,
+        bases: &[Arc<Vec<u8>>],
+        payload: &[u8],
+        scratch: &mut Scratch,
+    ) -> Result<Vec<u8>> {
+        let entry = place.entry();
+        let length = entry.plain_len as usize;
+        let named = |error: FormatError| Error::damaged(blob_name(place), error);
+        let Scratch { decompressor, prefix, .. } = scratch;
+        let prefix: &[u8] = match (&entry.codec, bases) {
             (Codec::Raw, _) if payload.len() == length => return Ok(payload.to_vec()),
             (Codec::Raw, _) => return Err(named(FormatError::Invalid("length of a raw blob"))),
             (Codec::Zstd | Codec::Member, _) | (Codec::Delta, []) => &[],
@@ -322,7 +357,7 @@ impl<'a> ChunkReader<'a> {
 
     /// The smallest used buffer that has room for `length` bytes, or a new one. Sizes are rounded so
     /// that buffers fit each other's chunks.
-    fn spare(&self, length: usize) -> Vec<u8> {
+    pub fn spare(&self, length: usize) -> Vec<u8> {
         let mut spares = self.spares.lock().expect("no panics with the spares");
         let fitting = spares.iter().enumerate().filter(|(_, spare)| spare.capacity() >= length);
         match fitting.min_by_key(|(_, spare)| spare.capacity()) {

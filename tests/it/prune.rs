@@ -91,6 +91,46 @@ fn what_is_forgotten_goes_and_what_is_left_stays_whole() {
     }
 }
 
+/// What deltas of forgotten days would keep alive goes: what is left is hardly more than a repository
+/// that never saw those days.
+#[test]
+fn bases_that_no_snapshot_wants_do_not_stay() {
+    let days: Vec<_> = (0..6).map(|day| changed_rows(1, 4000, day, 10)).collect();
+    for count in [2, 3, 6] {
+        let store = Arc::new(MemoryStore::new());
+        let repository = init(store.clone()).unwrap();
+        for day in &days[..count] {
+            back_up(&repository, day).unwrap();
+        }
+        forget_some(&repository, &names(&repository)[..count - 1]).unwrap();
+        let report = prune(&repository).unwrap();
+        assert!(report.collapsed_chunks > 0, "{report:?}");
+        assert_clean(&repository);
+        let fresh = Arc::new(MemoryStore::new());
+        back_up(&init(fresh.clone()).unwrap(), &days[count - 1]).unwrap();
+        let bytes = |store: &MemoryStore| -> u64 {
+            let objects = store.objects();
+            let data = objects.iter().filter(|(path, _)| path.starts_with("data/"));
+            data.map(|(_, bytes)| bytes.len() as u64).sum()
+        };
+        let (left, least) = (bytes(&store), bytes(&fresh));
+        assert!(left <= least + least / 50, "{left} bytes of {least} after {count} days");
+        assert_eq!(contents(&repository).unwrap().into_values().next().unwrap(), days[count - 1]);
+    }
+}
+
+/// Chunks of snapshots that stay keep their deltas: storing them whole would free nothing.
+#[test]
+fn bases_of_several_snapshots_stay() {
+    let (store, days) = three_days();
+    let repository = open(store).unwrap();
+    forget_some(&repository, &names(&repository)[1..2]).unwrap();
+    let report = prune(&repository).unwrap();
+    assert_eq!(report.collapsed_chunks, 0, "{report:?}");
+    assert_clean(&repository);
+    assert_eq!(contents(&repository).unwrap().len(), days.len() - 1);
+}
+
 #[test]
 fn files_in_groups_are_written_anew_without_their_neighbours() {
     let folder = tempfile::tempdir().unwrap();

@@ -118,6 +118,16 @@ fn print(global: &Global, report: &PruneReport, dry_run: bool) -> Result<()> {
         report.repacked_packs,
         bytes(report.repacked_bytes)
     ))?;
+    if report.collapsed_chunks > 0 {
+        output::line(format!(
+            "{} {} chunks whole ({}), so that {} more of old chunks {} needed",
+            if dry_run { "would store" } else { "stored" },
+            report.collapsed_chunks,
+            bytes(report.collapsed_bytes),
+            bytes(report.collapsed_bytes + report.collapsed_gain),
+            if dry_run { "would not be" } else { "are not" },
+        ))?;
+    }
     output::line(format!(
         "found {} packs without use and {} objects that nothing refers to; {} can be freed",
         report.unused_packs,

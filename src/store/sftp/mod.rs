@@ -284,9 +284,11 @@ impl Store for SftpStore {
     fn replace(&self, path: &str, bytes: &[u8]) -> Result<(), StoreError> {
         check_path("replace", path)?;
         let target = self.file(path);
-        self.run("replace", path, |line| async move {
-            self.rename_over(&line, &target, bytes).await
-        })
+        self.run(
+            "replace",
+            path,
+            |line| async move { self.rename_over(&line, &target, bytes).await },
+        )
     }
 
     fn tidy(&self) -> Result<(), StoreError> {
