@@ -72,7 +72,12 @@ fn broken(campaign: &Campaign) {
     for sabotage in Sabotage::ALL {
         let seeds = campaign.from..campaign.from + campaign.seeds;
         let setup = |seed| Setup { seed, steps: campaign.steps, sabotage: Some(sabotage) };
-        let noticed: Vec<u64> = seeds.filter(|seed| run(setup(*seed)).is_err()).collect();
+        let is_noticed = |seed: &u64| match run(setup(*seed)) {
+            Ok(_) => false,
+            Err(violation) if violation.contains("panic") => panic!("{violation}"),
+            Err(_) => true,
+        };
+        let noticed: Vec<u64> = seeds.filter(is_noticed).collect();
         let (count, first) = (noticed.len(), noticed.first());
         println!("{sabotage:?}: noticed by {count} of {} seeds, first {first:?}", campaign.seeds);
     }
