@@ -8,6 +8,7 @@
 
 mod from;
 pub mod index;
+mod loss;
 pub mod packs;
 pub mod parity;
 pub mod snapshots;
