@@ -283,7 +283,9 @@ impl Global {
 
 fn expect_owner(repository: Repository) -> Result<Repository> {
     if repository.is_write_only() {
-        return Err(Error::Conflict("this is a write-only key: it can only add backups".into()).into());
+        return Err(
+            Error::Conflict("this is a write-only key: it can only add backups".into()).into()
+        );
     }
     Ok(repository)
 }

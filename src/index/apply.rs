@@ -69,8 +69,7 @@ impl Index {
         let none_indexed = query::none_indexed(&transaction)?;
         let sealed = query::sealed(&transaction)?;
         transaction.commit()?;
-        *self.lock_fates() =
-            Fates { position: Some(change.position), known, none_indexed, sealed };
+        *self.lock_fates() = Fates { position: Some(change.position), known, none_indexed, sealed };
         if change.replace || !change.index_remove.is_empty() {
             self.directories.lock().expect("no thread panics with the cache in hand").clear();
         }
@@ -250,7 +249,8 @@ fn remove_packs(transaction: &Transaction, names: &[ObjectName]) -> Result<(), I
             .query_row([name.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
         let Some((number, directory)) = known else { continue };
-        let entries = directory::decode(&directory).map_err(|_| IndexError::Damaged("directory"))?;
+        let entries =
+            directory::decode(&directory).map_err(|_| IndexError::Damaged("directory"))?;
         let mut delete =
             transaction.prepare_cached("DELETE FROM chunk WHERE key=?1 AND pack=?2")?;
         for entry in entries {
