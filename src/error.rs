@@ -223,7 +223,9 @@ impl Error {
                 "create one with 'restow init', or name another with --repo".into()
             }
             Self::WrongSecret { .. } => {
-                "check RESTOW_PASSWORD, --password-file or --key-file".into()
+                "check RESTOW_PASSWORD, --password-file or --key-file; of the other repository of a \
+                 copy, those that begin with RESTOW_TO_, --to-, RESTOW_FROM_ or --from-"
+                    .into()
             }
             Self::LeftOut { .. } => {
                 "an owner can add this password or key file again with 'restow key add'".into()

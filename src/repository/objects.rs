@@ -83,7 +83,11 @@ impl Repository {
         let (plain, header) = self.load_named(&path, name, ObjectKind::Snapshot)?;
         let mut snapshot =
             Snapshot::decode(&plain).map_err(|source| Error::damaged(path, source))?;
-        snapshot.sealed |= header.is_sealed();
+        if header.is_sealed() {
+            snapshot.sealed = true;
+            // It could claim to be any other one, which would then not be copied.
+            (snapshot.original, snapshot.origin) = (None, None);
+        }
         Ok(snapshot)
     }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use restow::check::{ReadData, run as check};
 use restow::copy::{CopyOptions, CopyReport, run as copy};
+use restow::crypto::slot::{Kdf, Role, Secret};
+use restow::entropy::OsEntropy;
 use restow::error::{Error, Result};
 use restow::forget::forget;
 use restow::format::paths;
@@ -253,6 +255,83 @@ fn a_snapshot_is_the_same_wherever_it_comes_from_and_whatever_its_tags() {
     assert_eq!(copy_all(&third, &first).unwrap().copied.len(), 1);
     assert_eq!(held(&first), days);
     assert_sound(&first);
+}
+
+#[test]
+fn new_keys_on_either_side_change_nothing_about_what_is_there() {
+    let (store, days) = prepared();
+    let (source, target) = (open(store).unwrap(), open(empty()).unwrap());
+    copy_some(&source, &target, &all(&source)[..1]).unwrap();
+    for repository in [&source, &target] {
+        repository.rotate_keys().unwrap();
+        prune_all(repository).unwrap();
+    }
+    let report = copy_all(&source, &target).unwrap();
+    assert_eq!((report.copied.len(), report.skipped.len(), report.recompressed_chunks), (2, 1, 0));
+    assert_eq!(held(&target), days);
+    assert_sound(&target);
+}
+
+#[test]
+fn a_write_only_key_cannot_copy() {
+    let (store, _) = prepared();
+    let secret = Secret::KeyFile(vec![3; 32].into());
+    let owner = open(store.clone()).unwrap();
+    owner.add_key(&secret, Kdf::KeyFile, Role::WriteOnly, "").unwrap();
+    let writer = Repository::open(store, &secret, environment(Arc::new(OsEntropy))).unwrap();
+    let other = open(empty()).unwrap();
+    assert!(matches!(copy_some(&writer, &other, &all(&owner)), Err(Error::Conflict(_))));
+    assert!(matches!(copy_some(&other, &writer, &[]), Err(Error::Conflict(_))));
+}
+
+/// What a write-only key stored is copied like everything else, and stays what nobody vouches for.
+#[test]
+fn a_backup_of_a_write_only_key_is_copied_once() {
+    let (store, days) = prepared();
+    let secret = Secret::KeyFile(vec![3; 32].into());
+    let owner = open(store.clone()).unwrap();
+    owner.add_key(&secret, Kdf::KeyFile, Role::WriteOnly, "").unwrap();
+    let writer =
+        Repository::open(store.clone(), &secret, environment(Arc::new(OsEntropy))).unwrap();
+    let day = changed_rows(1, 1500, 3, 20);
+    back_up(&writer, &day).unwrap();
+    let (source, target) = (reading(&store), open(empty()).unwrap());
+    assert_eq!(copy_all(&source, &target).unwrap().copied.len(), 4);
+    assert_eq!(held(&target), [&days[..], &[day]].concat());
+    assert_eq!(all(&target).iter().filter(|named| named.snapshot.sealed).count(), 1);
+    assert_sound(&target);
+    let third = open(empty()).unwrap();
+    copy_all(&target, &third).unwrap();
+    for (from, to) in [(&source, &target), (&source, &third), (&third, &target)] {
+        let report = copy_all(from, to).unwrap();
+        assert_eq!((report.copied.len(), report.skipped.len()), (0, 4));
+    }
+}
+
+/// Packs that a killed copy stored and did not live to commit are found again, with their deltas.
+#[test]
+fn what_a_killed_copy_stored_is_not_stored_again() {
+    let (store, days) = prepared();
+    let (source, there) = (reading(&store), empty());
+    let whole = Arc::new(there.fork());
+    copy_all(&source, &open(whole.clone()).unwrap()).unwrap();
+    for at in [6, 12] {
+        let (target, cache) = (Arc::new(there.fork()), tempfile::tempdir().unwrap());
+        let open_cached = |store: Arc<dyn Store>| {
+            let mut environment = environment(Arc::new(OsEntropy));
+            environment.cache = Some(cache.path().to_owned());
+            Repository::open(store, &secret(), environment)
+        };
+        let faulty = Arc::new(FaultStore::new(target.clone(), Fault::CrashBefore, at));
+        copy_all(&source, &open_cached(faulty).unwrap()).unwrap_err();
+        let repository = open_cached(target.clone()).unwrap();
+        let report = copy_all(&source, &repository).unwrap();
+        assert!(report.present_chunks > 0 && report.recompressed_chunks == 0, "{report:?}");
+        let (all, once) = (target.total_bytes(), whole.total_bytes());
+        assert!(all < once + once / 5, "{all} bytes, {once} at once");
+        assert_eq!(held(&repository), days);
+        assert_sound(&repository);
+    }
 }
 
 #[test]

@@ -42,6 +42,9 @@ pub struct CacheArgs {
     dry_run: bool,
 }
 
+/// What follows the id in the name of a folder that a write-only key uses.
+const WRITE_ONLY: &str = "-write-only";
+
 /// A repository's folder.
 struct Cached {
     id: RepositoryId,
@@ -55,13 +58,11 @@ pub fn run(global: &Global, args: CacheArgs) -> Result<u8> {
     let base = global.cache_folder()?;
     if args.forget {
         let id = repository_id(global)?;
-        let cached = look(&base, id).unwrap_or_else(|| Cached {
-            id,
-            folder: base.join(id.to_hex()),
-            size: 0,
-            used: None,
-        });
-        clear(global, &cached, args.dry_run)?;
+        let mut known = all(&base);
+        known.retain(|cached| cached.id == id);
+        for cached in known {
+            clear(global, &cached, args.dry_run)?;
+        }
     } else if args.cleanup {
         let now = global.environment()?.clock.now();
         let age = SignedDuration::from_hours(args.older_than.saturating_mul(24).min(1 << 30));
@@ -73,9 +74,9 @@ pub fn run(global: &Global, args: CacheArgs) -> Result<u8> {
         }
     } else if !args.clear.is_empty() {
         let known = all(&base);
-        let chosen: Vec<&Cached> =
+        let ids: Vec<RepositoryId> =
             args.clear.iter().map(|wanted| choose(&known, wanted)).collect::<Result<_, _>>()?;
-        for cached in chosen {
+        for cached in known.iter().filter(|cached| ids.contains(&cached.id)) {
             clear(global, cached, args.dry_run)?;
         }
     } else {
@@ -99,15 +100,14 @@ fn repository_id(global: &Global) -> Result<RepositoryId> {
 /// The folders of all repositories, by id. What has not the name of one is none of ours.
 fn all(base: &Path) -> Vec<Cached> {
     let entries = fs::read_dir(base).into_iter().flatten().flatten();
-    let ids = entries
-        .filter_map(|entry| RepositoryId::from_hex(&entry.file_name().to_string_lossy()).ok());
-    let mut found: Vec<_> = ids.filter_map(|id| look(base, id)).collect();
-    found.sort_by_key(|cached| cached.id);
+    let mut found: Vec<_> = entries.filter_map(|entry| look(entry.path())).collect();
+    found.sort_by(|a, b| a.folder.cmp(&b.folder));
     found
 }
 
-fn look(base: &Path, id: RepositoryId) -> Option<Cached> {
-    let folder = base.join(id.to_hex());
+fn look(folder: PathBuf) -> Option<Cached> {
+    let name = folder.file_name()?.to_str()?;
+    let id = RepositoryId::from_hex(name.strip_suffix(WRITE_ONLY).unwrap_or(name)).ok()?;
     if !folder.symlink_metadata().ok()?.is_dir() {
         return None;
     }
@@ -130,10 +130,11 @@ fn look(base: &Path, id: RepositoryId) -> Option<Cached> {
     Some(cached)
 }
 
-fn choose<'c>(known: &'c [Cached], wanted: &str) -> Result<&'c Cached, Error> {
+fn choose(known: &[Cached], wanted: &str) -> Result<RepositoryId, Error> {
     let lower = wanted.to_ascii_lowercase();
-    let is_meant = |cached: &&Cached| wanted.len() >= 2 && cached.id.to_hex().starts_with(&lower);
-    let matching: Vec<_> = known.iter().filter(is_meant).collect();
+    let is_meant = |id: &RepositoryId| wanted.len() >= 2 && id.to_hex().starts_with(&lower);
+    let mut matching: Vec<_> = known.iter().map(|cached| cached.id).filter(is_meant).collect();
+    matching.dedup();
     match matching[..] {
         [one] => Ok(one),
         _ => Err(Error::Usage(format!(
