@@ -86,7 +86,7 @@ impl<S: Store> CacheStore<S> {
 
     /// Collects a range from blocks. With `fetch`, those that are not here come from the store;
     /// without, `false` tells that one is not.
-    fn from_blocks(
+    fn collect(
         &self,
         read: &Range<'_>,
         fetch: bool,
@@ -203,16 +203,16 @@ impl<S: Store> Store for CacheStore<S> {
         let block = if purpose == Purpose::Tree { TREE_BLOCK } else { CONTENT_BLOCK };
         let read = Range { path, offset, length, block };
         match purpose {
-            Purpose::Tree => self.from_blocks(&read, true, out).map(drop),
+            Purpose::Tree => self.collect(&read, true, out).map(drop),
             Purpose::Content => {
                 let fetch = self.count(path) > FEW;
-                if self.from_blocks(&read, fetch, out)? {
+                if self.collect(&read, fetch, out)? {
                     return Ok(());
                 }
                 self.inner.get_range_into(path, offset, length, out)
             }
             Purpose::Base => {
-                if self.from_blocks(&read, false, out)? {
+                if self.collect(&read, false, out)? {
                     return Ok(());
                 }
                 let source = io::Error::other("not in the local cache");

@@ -97,7 +97,7 @@ impl HttpService for Listening {
 #[derive(Debug)]
 pub struct Reply {
     last: Last,
-    error: Option<Error>,
+    error: Option<Box<Error>>,
     /// The words for people.
     text: String,
     /// What a server names its reason with, such as `NoSuchBucket`.
@@ -108,7 +108,7 @@ impl Reply {
     /// A failure that `object_store` reports.
     pub fn new(heard: &Heard, error: Error) -> Self {
         let (code, text) = explain(&error);
-        Self { last: heard.get(), error: Some(error), text, code }
+        Self { last: heard.get(), error: Some(Box::new(error)), text, code }
     }
 
     /// No end within a time.
@@ -124,7 +124,7 @@ impl Reply {
     /// The outcome of a conditional put.
     pub fn put(self, path: &str) -> StoreError {
         let path = path.to_owned();
-        match (self.last, &self.error) {
+        match (self.last, self.error.as_deref()) {
             // Azure says 409 where the others say 412, with a name that leaves no doubt.
             (Last::Status(412 | 304), _) => StoreError::AlreadyExists { path },
             (Last::Status(409), _) if self.code == "BlobAlreadyExists" => {
@@ -147,7 +147,7 @@ impl Reply {
 
     /// The outcome of a read or stat.
     pub fn read(self, action: &'static str, path: &str) -> StoreError {
-        let is_missing = matches!(self.error, Some(Error::NotFound { .. }));
+        let is_missing = matches!(self.error.as_deref(), Some(Error::NotFound { .. }));
         // A bucket that is not there is no missing object.
         if is_missing && self.code != "NoSuchBucket" && self.code != "ContainerNotFound" {
             return StoreError::NotFound { path: path.to_owned() };
@@ -168,7 +168,7 @@ impl Reply {
     /// The outcome of a deletion.
     pub fn delete(self, path: &str) -> StoreError {
         let path = path.to_owned();
-        match (self.last, &self.error) {
+        match (self.last, self.error.as_deref()) {
             // Azure says 409 of a blob that must be kept.
             (Last::Status(409), _) => {
                 StoreError::Denied { action: "delete", path, source: self.into_io() }
@@ -181,7 +181,7 @@ impl Reply {
     }
 
     fn refused(self, action: &'static str, path: String) -> StoreError {
-        match (self.last, &self.error) {
+        match (self.last, self.error.as_deref()) {
             (Last::Status(401 | 403), _)
             | (_, Some(Error::PermissionDenied { .. } | Error::Unauthenticated { .. })) => {
                 StoreError::Denied { action, path, source: self.into_io() }
