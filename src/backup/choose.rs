@@ -1,10 +1,12 @@
-//! Which snapshot a backup is compared with.
+//! Which snapshot a backup is compared with, and the manifest that says so.
+
+use jiff::Timestamp;
 
 use super::files::FilesSource;
 use super::{BackupOptions, ParentChoice};
 use crate::error::Result;
 use crate::format::name::Name;
-use crate::format::snapshot::StreamEntry;
+use crate::format::snapshot::{Snapshot, StreamEntry, Summary};
 use crate::id::{ChunkId, ObjectName};
 use crate::repository::Repository;
 use crate::repository::snapshots::{Filter, NamedSnapshot};
@@ -68,5 +70,28 @@ pub fn if_whole<T>(
     match parent {
         Some((_, root)) if repository.index().was_repaired()? && !is_held(&root)? => Ok(None),
         other => Ok(other),
+    }
+}
+
+/// A manifest that is still without content.
+pub fn manifest(options: &BackupOptions, time: Timestamp, parent: Option<ObjectName>) -> Snapshot {
+    Snapshot {
+        version: 1,
+        time,
+        host: options.host.clone(),
+        user: options.user.clone(),
+        tags: options.tags.clone(),
+        description: options.description.clone(),
+        parent,
+        original: None,
+        origin: None,
+        held: false,
+        sealed: false,
+        streams: Vec::new(),
+        paths: options.files.iter().flat_map(FilesSource::names).collect(),
+        tree: None,
+        summary: Summary::default(),
+        program: options.program.clone(),
+        extra: Default::default(),
     }
 }

@@ -167,30 +167,9 @@ fn attempt(
         .and_then(|files| choose::tree_parent(&options.parent, &newest, files));
     let tree_parent =
         choose::if_whole(repository, tree_parent, |tree| repository.holds_tree(*tree))?;
-    let mut snapshot = Snapshot {
-        version: 1,
-        time,
-        host: options.host.clone(),
-        user: options.user.clone(),
-        tags: options.tags.clone(),
-        description: options.description.clone(),
-        parent: parents
-            .iter()
-            .flatten()
-            .map(|(name, _)| *name)
-            .chain(tree_parent.map(|(name, _)| name))
-            .next(),
-        original: None,
-        origin: None,
-        held: false,
-        sealed: false,
-        streams: Vec::new(),
-        paths: options.files.iter().flat_map(FilesSource::names).collect(),
-        tree: None,
-        summary: Summary::default(),
-        program: options.program.clone(),
-        extra: Default::default(),
-    };
+    let parent = parents.iter().flatten().map(|(name, _)| *name);
+    let parent = parent.chain(tree_parent.map(|(name, _)| name)).next();
+    let mut snapshot = choose::manifest(options, time, parent);
     let writer = BlobWriter::new(repository, options.dry_run);
     let shared = Shared::new(repository, &writer, progress, options.compression);
     let parents = parents.into_iter().map(|parent| parent.map(|(_, stream)| stream));

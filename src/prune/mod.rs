@@ -224,16 +224,9 @@ fn attempt(
             options.max_repack_bytes.map(|most| most.saturating_sub(whole.bytes));
         marker.reconsider()?;
     }
-    let names: HashSet<ObjectName> = listed.keys().copied().collect();
-    let mut plan = plan::make(repository, &marker, &names, &options)?;
-    // Packs that stay must be readable as a whole; what that needs may change what stays.
-    while marker.close_over(&|name| plan.keep.iter().any(|pack| pack.name == *name))? {
-        plan = plan::make(repository, &marker, &names, &options)?;
-    }
-    let known = remove::known(repository)?;
-    let stored = names.iter().chain(parity.keys());
-    plan.orphans = stored.filter(|name| !known.contains(name)).copied().collect();
-    let mut report = summary(&plan, &marker, &listed, repository);
+    let stored = Stored { listed, parity };
+    let plan = decide(repository, &mut marker, &stored, &options)?;
+    let mut report = summary(&plan, &marker, &stored.listed, repository);
     report.mark_seconds = mark_seconds;
     report.collapsed_chunks = chains.chunks() as u64;
     (report.collapsed_bytes, report.collapsed_gain) = (chains.written, chains.gain);
@@ -257,13 +250,35 @@ fn attempt(
     }
     let condemn = || remove::condemn(repository, &mut marker, &fates, &going, &plan.orphans);
     let step = phase("condemn", condemn)?;
-    let stored = Stored { listed, parity };
     if step == Step::Replan || !bury(repository, &mut marker, &stored, options.grace, &mut report)?
     {
         return Ok(None);
     }
     repository.store().tidy()?;
     Ok(Some(report))
+}
+
+/// What stays, what is written anew and what goes.
+fn decide(
+    repository: &Repository,
+    marker: &mut Marker<'_>,
+    stored: &Stored,
+    options: &PruneOptions,
+) -> Result<Plan> {
+    let names: HashSet<ObjectName> = stored.listed.keys().copied().collect();
+    let mut plan = plan::make(repository, marker, &names, options)?;
+    // Packs that stay must be readable as a whole; what that needs may change what stays.
+    loop {
+        let staying: HashSet<ObjectName> = plan.keep.iter().map(|pack| pack.name).collect();
+        if !marker.close_over(&|name| staying.contains(name))? {
+            break;
+        }
+        plan = plan::make(repository, marker, &names, options)?;
+    }
+    let known = remove::known(repository)?;
+    let all = names.iter().chain(stored.parity.keys());
+    plan.orphans = all.filter(|name| !known.contains(name)).copied().collect();
+    Ok(plan)
 }
 
 /// What the store holds.

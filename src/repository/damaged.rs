@@ -1,5 +1,5 @@
 //! Opening a repository of which anything may be damaged, in order to mend it: the configuration, the
-//! log, idx objects. What is needed is one key slot that can be read. [`crate::repair`] decides what to do.
+//! log, idx objects. What is needed is one key slot that can be read. The repair decides what to do.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -4,6 +4,8 @@
 //! without a snapshot, so that a backup that is killed goes on from there the next time.
 //! Memory: one pack being filled for each kind, one waiting, one being sealed.
 
+mod reliance;
+
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Mutex;
@@ -13,9 +15,7 @@ use std::thread;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::Repository;
-use super::closure::Walk;
 use super::pending::{LeftBehind, PendingPacks};
-use crate::crypto::envelope::{Header, ObjectKind};
 use crate::crypto::keys::BlobKind;
 use crate::error::{Error, Result};
 use crate::format::index::IndexedPack;
@@ -24,7 +24,6 @@ use crate::format::pack::{self, EncodedBlob, PackBuilder};
 use crate::format::paths;
 use crate::format::snapshot::Snapshot;
 use crate::id::{ChunkId, ChunkKey, ObjectName};
-use crate::index::Fate;
 
 /// Packs are committed when they add up to this many full ones, …
 const CHECKPOINT_PACKS: u64 = 8;
@@ -167,15 +166,6 @@ impl<'a> BlobWriter<'a> {
             return Ok(false);
         }
         Ok(self.claimed.lock().expect("no panics here").insert(key))
-    }
-
-    fn rely_on(&self, key: &ChunkKey) -> Result<()> {
-        if self.repository.is_write_only()
-            && let Some(found) = self.repository.index().find(key)?
-        {
-            self.relied.lock().expect("no panics here").insert(found.pack.name);
-        }
-        Ok(())
     }
 
     /// Adds a blob that was claimed. Blocks while packs are being stored more slowly than filled.
@@ -366,82 +356,5 @@ impl<'a> BlobWriter<'a> {
         drop(claimed);
         stored.forget_packs();
         Ok(snapshot_name)
-    }
-
-    /// What is to be committed must be readable: the keys it was encrypted with may have been
-    /// destroyed since.
-    fn expect_keys(&self, packs: &[IndexedPack], epoch: u32) -> Result<()> {
-        let keys = self.repository.keys();
-        let of_pack = |pack: &IndexedPack| {
-            Header::parse(&pack.header, ObjectKind::Pack).map_or(epoch, |header| header.epoch())
-        };
-        if packs.iter().map(of_pack).chain([epoch]).all(|epoch| keys.epoch(epoch).is_some()) {
-            return Ok(());
-        }
-        Err(Error::Conflict(
-            "the keys that this backup began with were destroyed by a rotation; run it again"
-                .into(),
-        ))
-    }
-
-    /// Whether packs are condemned, or died since this writer began to rely on the index.
-    fn prune_at_work(&self) -> bool {
-        let index = self.repository.index();
-        !index.condemned().is_empty() || index.dead().len() != self.dead_at_start
-    }
-
-    /// The entry, if all that it relies on still stands; condemned packs are listed for rescue.
-    fn revalidate(
-        &self,
-        mut add: LogEntry,
-        packs: &[IndexedPack],
-        snapshot: Option<&Snapshot>,
-    ) -> Result<LogEntry> {
-        if !self.prune_at_work() {
-            return Ok(add);
-        }
-        let mut rescue = HashSet::new();
-        let mut relied = Vec::new();
-        if self.repository.is_write_only() {
-            let packs = self.relied.lock().expect("no panics here");
-            relied.extend(packs.iter().map(|name| (paths::pack(name), *name)));
-        } else {
-            rescue.extend(self.walk(packs, snapshot)?);
-        }
-        // A prune may have taken what is on its way for left behind.
-        let own =
-            packs.iter().map(|pack| paths::pack(&pack.name)).zip(packs.iter().map(|p| p.name));
-        let indexes = add.index_add.iter().map(|name| (paths::index(name), *name));
-        let snapshots = add.snapshot_add.iter().map(|name| (paths::snapshot(name), *name));
-        for (path, name) in own.chain(indexes).chain(snapshots).chain(relied) {
-            match self.repository.index().fate(&name) {
-                None => {}
-                Some(Fate::Condemned) => {
-                    rescue.insert(name);
-                }
-                Some(Fate::Dead) => {
-                    return Err(Error::Pruned { what: path });
-                }
-            }
-        }
-        add.rescue = rescue.into_iter().collect();
-        Ok(add)
-    }
-
-    /// Condemned packs that these packs and this snapshot need; fails where they need dead ones.
-    fn walk(
-        &self,
-        packs: &[IndexedPack],
-        snapshot: Option<&Snapshot>,
-    ) -> Result<impl IntoIterator<Item = ObjectName>> {
-        let mut walk = Walk::new(self.repository, packs);
-        walk.packs(packs)?;
-        for stream in snapshot.iter().flat_map(|snapshot| &snapshot.streams) {
-            walk.stream(stream.root)?;
-        }
-        if let Some(tree) = snapshot.and_then(|snapshot| snapshot.tree) {
-            walk.tree(tree)?;
-        }
-        Ok(walk.finish())
     }
 }

@@ -82,7 +82,7 @@ fn errors_have_their_exit_codes() {
     program.fails(&["--repo", other, "init"], b"", 11);
     let file = format!("{other}/file");
     program.fails(&["--repo", &file, "snapshots"], b"", 1);
-    program.fails(&["--repo", "s3://bucket/x", "snapshots"], b"", 2);
+    program.fails(&["--repo", "ftp://host/x", "snapshots"], b"", 2);
 }
 
 #[test]

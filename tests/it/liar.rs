@@ -39,7 +39,8 @@ impl Liar {
     pub fn start() -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (lies, seen): (Arc<Mutex<VecDeque<Lie>>>, Arc<Mutex<Vec<String>>>) = Default::default();
+        let lies: Arc<Mutex<VecDeque<Lie>>> = Arc::default();
+        let seen: Arc<Mutex<Vec<String>>> = Arc::default();
         let objects = Objects::default();
         let (my_lies, my_seen) = (lies.clone(), seen.clone());
         std::thread::spawn(move || {

@@ -95,7 +95,7 @@ fn a_bucket_goes_through_the_whole_life_of_a_repository() {
     remote.ok(&["forget", "--keep-last", "1", "--prune", "--grace", "0"], b"");
     remote.ok(&["check", "--read-data"], b"");
     assert!(remote.ok(&["--no-cache", "dump", "latest", "shop.sql"], b"") == days[2]);
-    remote.ok(&["cache", "--clear"], b"");
+    remote.ok(&["cache", "--forget"], b"");
     let target = remote.program.path("out");
     remote.ok(&["restore", "latest", "--target", target.to_str().unwrap()], b"");
     assert!(std::fs::read(target.join("shop.sql")).unwrap() == days[2]);

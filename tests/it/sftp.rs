@@ -160,7 +160,7 @@ fn an_ssh_server_holds_a_repository() {
     }
     ok(&["forget", "--keep-last", "1", "--prune", "--grace", "0"], b"");
     ok(&["check", "--read-data"], b"");
-    ok(&["cache", "--clear"], b"");
+    ok(&["cache", "--forget"], b"");
     assert!(ok(&["dump", "latest", "shop.sql"], b"") == days[1]);
     let fails = |url: &str, rsh: String, code, expected: &str| {
         let mut command = command(url, &["snapshots"]);

@@ -6,6 +6,7 @@
 //! the link with it on file systems with a journal; SFTP has no way to sync a directory. A server
 //! without hard links is refused.
 
+mod files;
 mod line;
 
 use std::future::Future;
@@ -19,6 +20,7 @@ use russh_sftp::extensions::HardlinkExtension;
 use russh_sftp::protocol::{FileAttributes, OpenFlags, Packet, StatusCode};
 use tokio::runtime::Runtime;
 
+use self::files::{is_temporary, make_folders, open_new, read_range, sync, write_all};
 use self::line::{Fault, Line};
 use super::{ObjectInfo, Store, StoreError, check_path};
 
@@ -365,94 +367,6 @@ impl SftpStore {
         let _ = line.session.close(handle).await;
         end
     }
-}
-
-fn is_temporary(path: &str) -> bool {
-    path.rsplit('/').next().is_some_and(|name| name.starts_with(TEMPORARY))
-}
-
-async fn open_new(line: &Line, name: &str) -> Result<String, Fault> {
-    let flags = OpenFlags::CREATE | OpenFlags::EXCLUDE | OpenFlags::WRITE;
-    let private = FileAttributes { permissions: Some(0o600), ..FileAttributes::empty() };
-    Ok(line.session.open(name, flags, private).await?.handle)
-}
-
-/// Makes a folder and those above it, where they are missing.
-async fn make_folders(line: &Line, folder: &str) -> Result<(), Fault> {
-    let ends = folder.match_indices('/').map(|(at, _)| at).chain([folder.len()]);
-    for end in ends.filter(|end| *end > 0) {
-        let private = FileAttributes { permissions: Some(0o700), ..FileAttributes::empty() };
-        if let Err(error) = line.session.mkdir(&folder[..end], private).await {
-            // It is there already, or was made by somebody else just now.
-            line.session.stat(&folder[..end]).await.map_err(|_| Fault::from(error))?;
-        }
-    }
-    Ok(())
-}
-
-async fn write_all(line: &Line, handle: &str, bytes: &[u8]) -> Result<(), Fault> {
-    let parts = bytes.chunks(PART).enumerate();
-    stream::iter(parts)
-        .map(|(number, part)| line.session.write(handle, (number * PART) as u64, part.to_vec()))
-        .buffer_unordered(WINDOW)
-        .try_for_each(|_| async { Ok(()) })
-        .await?;
-    sync(line, handle).await
-}
-
-async fn sync(line: &Line, handle: &str) -> Result<(), Fault> {
-    if line.has_fsync {
-        line.session.fsync(handle).await?;
-    }
-    Ok(())
-}
-
-/// Bytes of an open file; `None` where it ends before they do.
-async fn read_range(
-    line: &Line,
-    handle: &str,
-    range: Option<(u64, usize)>,
-) -> Result<Option<Vec<u8>>, Fault> {
-    let size = line.session.fstat(handle).await?.attrs.len();
-    let (offset, length) = range.unwrap_or((0, usize::try_from(size).unwrap_or(usize::MAX)));
-    if offset.checked_add(length as u64).is_none_or(|end| end > size) {
-        return Ok(None);
-    }
-    let parts = (0..length.div_ceil(PART)).map(|number| {
-        let from = number * PART;
-        (offset + from as u64, PART.min(length - from))
-    });
-    let mut bytes = Vec::with_capacity(length);
-    let mut read = stream::iter(parts)
-        .map(|(offset, length)| read_part(line, handle, offset, length))
-        .buffered(WINDOW);
-    while let Some(part) = read.try_next().await? {
-        match part {
-            Some(part) => bytes.extend_from_slice(&part),
-            None => return Ok(None),
-        }
-    }
-    Ok(Some(bytes))
-}
-
-/// A server may give less than was asked for.
-async fn read_part(
-    line: &Line,
-    handle: &str,
-    offset: u64,
-    length: usize,
-) -> Result<Option<Vec<u8>>, Fault> {
-    let mut bytes = Vec::with_capacity(length);
-    while bytes.len() < length {
-        let (at, left) = (offset + bytes.len() as u64, length - bytes.len());
-        match line.session.read(handle, at, left as u32).await.map_err(Fault::from) {
-            Ok(data) if data.data.is_empty() || data.data.len() > left => return Ok(None),
-            Ok(data) => bytes.extend_from_slice(&data.data),
-            Err(Fault::Status(StatusCode::Eof, _)) => return Ok(None),
-            Err(fault) => return Err(fault),
-        }
-    }
-    Ok(Some(bytes))
 }
 
 fn told(action: &'static str, path: &str, fault: Fault) -> StoreError {
