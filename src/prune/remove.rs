@@ -7,10 +7,11 @@ use super::PruneProblem;
 use super::mark::Marker;
 use super::plan::units;
 use crate::error::{Error, Result};
+use crate::format::directory::Codec;
 use crate::format::log::{EntryKind, LogEntry};
 use crate::format::paths;
-use crate::id::ObjectName;
-use crate::index::Fate;
+use crate::id::{ChunkKey, ObjectName};
+use crate::index::{Fate, Found};
 use crate::repository::Repository;
 use crate::store::StoreError;
 
@@ -140,8 +141,9 @@ fn garbage(
     loop {
         marker.close_over(&|name| counts(name) && !going.contains(name))?;
         let before = going.len();
+        let mut proven = HashMap::new();
         for name in names {
-            if going.contains(name) && !is_garbage(repository, marker, &going, name)? {
+            if going.contains(name) && !is_garbage(repository, marker, &going, name, &mut proven)? {
                 going.remove(name);
             }
         }
@@ -157,6 +159,7 @@ fn is_garbage(
     marker: &Marker<'_>,
     going: &BTreeSet<ObjectName>,
     name: &ObjectName,
+    proven: &mut HashMap<ChunkKey, bool>,
 ) -> Result<bool> {
     let index = repository.index();
     let Some(pack) = index.pack(name)? else { return Ok(true) };
@@ -166,16 +169,43 @@ fn is_garbage(
             false => &pack.entries[unit.members],
         };
         for entry in entries.iter().filter(|entry| marker.needs(&entry.id)) {
-            let stays = index.packs_of(&entry.id)?.iter().any(|place| {
-                let other = place.pack.name;
-                index.fate(&other).is_none() && !going.contains(&other) && other != *name
-            });
-            if !stays {
+            let stays = |other: &ObjectName| index.fate(other).is_none() && !going.contains(other);
+            if !can_be_read(repository, &entry.id, &stays, proven)? {
                 return Ok(false);
             }
         }
     }
     Ok(true)
+}
+
+/// Whether a chunk can be read from packs that stay alone: there must be a copy that is whole, or a
+/// delta whose bases can be. Two copies that are deltas against one another are none.
+fn can_be_read(
+    repository: &Repository,
+    key: &ChunkKey,
+    stays: &dyn Fn(&ObjectName) -> bool,
+    known: &mut HashMap<ChunkKey, bool>,
+) -> Result<bool> {
+    if let Some(known) = known.get(key) {
+        return Ok(*known);
+    }
+    // While it is being looked at it cannot vouch for itself.
+    known.insert(*key, false);
+    let mut places = repository.index().packs_of(key)?;
+    places.retain(|place| stays(&place.pack.name));
+    let is_delta = |place: &Found| place.entry().codec == Codec::Delta;
+    places.sort_by_key(is_delta);
+    for place in &places {
+        let mut is_whole = true;
+        for base in &place.entry().bases {
+            is_whole &= can_be_read(repository, base, stays, known)?;
+        }
+        if is_whole {
+            known.insert(*key, true);
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Of these objects those that still nothing refers to.
