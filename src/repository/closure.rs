@@ -147,7 +147,7 @@ impl Repository {
 fn held(walked: Result<()>) -> Result<bool> {
     match walked {
         Ok(()) => Ok(true),
-        Err(Error::Conflict(_)) => Ok(false),
+        Err(Error::Conflict(_) | Error::Pruned { .. }) => Ok(false),
         Err(error) if error.is_object_damage() => Ok(false),
         Err(error) => Err(error),
     }

@@ -315,7 +315,10 @@ fn what_a_killed_copy_stored_is_not_stored_again() {
     let (source, there) = (reading(&store), empty());
     let whole = Arc::new(there.fork());
     copy_all(&source, &open(whole.clone()).unwrap()).unwrap();
-    for at in [6, 12] {
+    let counting = Arc::new(FaultStore::new(there.fork(), Fault::CrashBefore, u64::MAX));
+    copy_all(&source, &open(counting.clone()).unwrap()).unwrap();
+    let changes = counting.changes();
+    for at in [changes / 3, changes * 2 / 3] {
         let (target, cache) = (Arc::new(there.fork()), tempfile::tempdir().unwrap());
         let open_cached = |store: Arc<dyn Store>| {
             let mut environment = environment(Arc::new(OsEntropy));

@@ -228,6 +228,9 @@ fn a_server_that_dies_during_a_backup_leaves_no_damage() {
     let output = child.wait_with_output().unwrap();
     assert!(matches!(output.status.code(), Some(1 | 130)), "{output:?}");
     server.restart();
+    // It answers before it is ready.
+    let is_ready = || feed(remote.command(&["snapshots"]), b"").status.success();
+    assert!((0..20).any(|_| is_ready()), "the server does not come back");
     remote.ok(&["check"], b"");
     assert!(remote.ok(&["dump", "latest", "shop.sql"], b"") == first);
     remote.ok(&BACKUP, &data);
