@@ -3,7 +3,7 @@
 //!
 //! An epoch bears the number of the log entry that begins it, so of two rotations at once one wins. The
 //! slots with the new keys are stored before that entry is: a crash in between leaves slots whose
-//! newest epoch never began, which [`settle`] notices.
+//! newest epoch never began, which `settle` notices.
 
 use std::collections::HashSet;
 
