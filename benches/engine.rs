@@ -167,6 +167,7 @@ fn filled_index(chunks: u64) -> Index {
         rescue: &[],
         condemn: &[],
         dead: &[],
+        dropped: &[],
     };
     index.apply(None, change).unwrap();
     index

@@ -56,6 +56,7 @@ fn apply(index: &Index, number: u64, packs: std::ops::Range<u64>) {
         rescue: &[],
         condemn: &[],
         dead: &[],
+        dropped: &[],
     };
     index.apply(from, change).unwrap();
 }

@@ -153,6 +153,8 @@ fn attempt(
 ) -> Result<Report> {
     let started = repository.environment().clock.now();
     let time = options.time.unwrap_or(started);
+    // It notes where the log stands: before anything is chosen to rely on.
+    let writer = BlobWriter::new(repository, options.dry_run);
     let newest = choose::newest_of_host(repository, options)?;
     let parents: Vec<Option<(ObjectName, StreamEntry)>> = streams
         .iter()
@@ -170,7 +172,6 @@ fn attempt(
     let parent = parents.iter().flatten().map(|(name, _)| *name);
     let parent = parent.chain(tree_parent.map(|(name, _)| name)).next();
     let mut snapshot = choose::manifest(options, time, parent);
-    let writer = BlobWriter::new(repository, options.dry_run);
     let shared = Shared::new(repository, &writer, progress, options.compression);
     let parents = parents.into_iter().map(|parent| parent.map(|(_, stream)| stream));
     let sources = streams.into_iter().zip(parents).collect();

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::{Change, Fate, Fates, Index, IndexError, IndexObject, Position, UNDATED, query};
+use super::{Change, Fate, Fates, Index, IndexError, IndexObject, Position, Turns, UNDATED, query};
 use crate::crypto::envelope::{HEADER_LEN, Header, ObjectKind};
 use crate::format::directory;
 use crate::id::ObjectName;
@@ -20,6 +20,7 @@ impl Index {
         if query::position(&transaction)? != from {
             return Err(IndexError::Moved);
         }
+        let turns = turned(query::turns(&transaction)?, &change);
         if change.replace {
             transaction.execute_batch(
                 "DELETE FROM idx; DELETE FROM pack; DELETE FROM fate; DELETE FROM chunk;
@@ -62,12 +63,19 @@ impl Index {
         if change.is_repair {
             transaction.execute("INSERT OR REPLACE INTO meta VALUES('repaired', x'01')", [])?;
         }
+        for name in change.dropped {
+            transaction
+                .prepare_cached("DELETE FROM fate WHERE name=?1 AND fate=2")?
+                .execute([name.as_bytes()])?;
+        }
         set_position(&transaction, change.position)?;
+        set_turns(&transaction, turns)?;
         let known = query::fates(&transaction)?;
         let none_indexed = query::none_indexed(&transaction)?;
         let sealed = query::sealed(&transaction)?;
         transaction.commit()?;
-        *self.lock_fates() = Fates { position: Some(change.position), known, none_indexed, sealed };
+        let position = Some(change.position);
+        *self.lock_fates() = Fates { position, turns, known, none_indexed, sealed };
         if change.replace || !change.index_remove.is_empty() {
             self.directories.lock().expect("no thread panics with the cache in hand").clear();
         }
@@ -311,6 +319,29 @@ fn set_fates(
     for name in names {
         insert.execute(params![name.as_bytes(), fate as u8, since])?;
     }
+    Ok(())
+}
+
+/// What a change makes of the turns.
+fn turned(mut turns: Turns, change: &Change<'_>) -> Turns {
+    let number = change.position.number;
+    if change.replace {
+        return Turns { fates: number, horizon: number };
+    }
+    if !(change.condemn.is_empty() && change.rescue.is_empty() && change.dead.is_empty()) {
+        turns.fates = number;
+    }
+    if !change.dropped.is_empty() {
+        turns.horizon = number;
+    }
+    turns
+}
+
+fn set_turns(connection: &Connection, turns: Turns) -> Result<(), IndexError> {
+    let numbers = [turns.fates, turns.horizon].map(u64::to_le_bytes);
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO meta VALUES('turns', ?1)")?
+        .execute([numbers.concat()])?;
     Ok(())
 }
 

@@ -127,6 +127,8 @@ pub struct Change<'a> {
     pub condemn: &'a [ObjectName],
     /// Packs that are dead now.
     pub dead: &'a [ObjectName],
+    /// Dead packs that need not be remembered any more.
+    pub dropped: &'a [ObjectName],
 }
 
 /// A pack as the index knows it.
@@ -220,11 +222,22 @@ pub struct Index {
 /// position gets them loaded again.
 struct Fates {
     position: Option<Position>,
+    turns: Turns,
     known: HashMap<ObjectName, Fate>,
     /// None of them is of a pack in the index.
     none_indexed: bool,
     /// Numbers of packs that write-only keys made.
     sealed: HashSet<i64>,
+}
+
+/// Numbers of log entries at which something turned that cannot be told from the state alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Turns {
+    /// The last one that condemned, rescued or buried something, as far as that is known.
+    pub fates: u64,
+    /// What was declared dead before this one may be forgotten: that an object has no fate says nothing
+    /// about what was there before.
+    pub horizon: u64,
 }
 
 /// Pack directories kept decoded; about 50 KB each at the usual sizes.
@@ -267,10 +280,11 @@ impl Index {
         let position = query::position(&connection)?;
         let none_indexed = query::none_indexed(&connection)?;
         let sealed = query::sealed(&connection)?;
+        let turns = query::turns(&connection)?;
         Ok(Self {
             connection: Mutex::new(connection),
             directories: Mutex::new(LruCache::new(CACHED_DIRECTORIES)),
-            fates: Mutex::new(Fates { position, known: fates, none_indexed, sealed }),
+            fates: Mutex::new(Fates { position, turns, known: fates, none_indexed, sealed }),
             is_write_only: false,
         })
     }

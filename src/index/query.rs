@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{Fate, Found, Index, IndexError, PackDirectory, Position, Totals, UNDATED};
+use super::{Fate, Found, Index, IndexError, PackDirectory, Position, Totals, Turns, UNDATED};
 use crate::crypto::envelope::HEADER_LEN;
 use crate::crypto::keys::BlobKind;
 use crate::format::directory;
@@ -22,6 +22,7 @@ impl Index {
             fates.known = self::fates(&connection)?;
             fates.none_indexed = none_indexed(&connection)?;
             fates.sealed = sealed(&connection)?;
+            fates.turns = turns(&connection)?;
             fates.position = position;
         }
         Ok(position)
@@ -119,6 +120,11 @@ impl Index {
     /// What prune decided about a pack; `None` for a live one.
     pub fn fate(&self, pack: &ObjectName) -> Option<Fate> {
         self.lock_fates().known.get(pack).copied()
+    }
+
+    /// Where in the log something turned.
+    pub fn turns(&self) -> Turns {
+        self.lock_fates().turns
     }
 
     /// Packs that are condemned now.
@@ -327,6 +333,22 @@ pub(super) fn position(connection: &Connection) -> Result<Option<Position>, Inde
             Ok(Some(Position { number: u64::from_le_bytes(*number), hash: *hash }))
         }
         _ => Err(IndexError::Damaged("position")),
+    }
+}
+
+/// An index that does not say has seen every entry since the first.
+pub(super) fn turns(connection: &Connection) -> Result<Turns, IndexError> {
+    let value: Option<Vec<u8>> = connection
+        .prepare_cached("SELECT value FROM meta WHERE name='turns'")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    let Some(value) = value else { return Ok(Turns::default()) };
+    match value.as_chunks::<8>() {
+        ([fates, horizon], []) => {
+            let [fates, horizon] = [fates, horizon].map(|number| u64::from_le_bytes(*number));
+            Ok(Turns { fates, horizon })
+        }
+        _ => Err(IndexError::Damaged("turns")),
     }
 }
 

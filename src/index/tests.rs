@@ -40,6 +40,7 @@ struct Entry {
     condemn: Vec<ObjectName>,
     rescue: Vec<ObjectName>,
     dead: Vec<ObjectName>,
+    dropped: Vec<ObjectName>,
 }
 
 fn apply(index: &Index, number: u64, entry: Entry) -> Result<(), IndexError> {
@@ -56,6 +57,7 @@ fn apply(index: &Index, number: u64, entry: Entry) -> Result<(), IndexError> {
         rescue: &entry.rescue,
         condemn: &entry.condemn,
         dead: &entry.dead,
+        dropped: &entry.dropped,
     };
     index.apply(from, change)
 }
@@ -80,6 +82,24 @@ fn finds_what_was_added_and_follows_fates() {
     apply(&index, 4, Entry { dead: vec![one], ..Entry::default() }).unwrap();
     assert!(index.find(&key(3)).unwrap().is_none());
     assert_eq!(index.fate(&one), Some(Fate::Dead));
+    assert_eq!(index.turns(), Turns { fates: 4, horizon: 0 });
+    apply(&index, 5, Entry { dropped: vec![one], ..Entry::default() }).unwrap();
+    assert_eq!(index.fate(&one), None);
+    assert_eq!(index.turns(), Turns { fates: 4, horizon: 5 });
+}
+
+#[test]
+fn many_chunks_leave_as_few_do() {
+    let (stays, goes) = (ObjectName::of(b"stays"), ObjectName::of(b"goes"));
+    for count in [10, 150_000] {
+        let index = Index::temporary(repository()).unwrap();
+        let going = vec![pack(b"one", 0..count), pack(b"two", count..2 * count)];
+        let add = vec![(stays, vec![pack(b"three", 5..15)]), (goes, going)];
+        apply(&index, 0, Entry { add, ..Entry::default() }).unwrap();
+        apply(&index, 1, Entry { remove: vec![goes], ..Entry::default() }).unwrap();
+        assert_eq!(index.totals().unwrap().chunks, 10);
+        assert!(index.contains_live(&key(5)).unwrap() && !index.contains_live(&key(4)).unwrap());
+    }
 }
 
 #[test]

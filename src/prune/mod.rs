@@ -194,6 +194,8 @@ fn attempt(
     progress: &Progress,
     started: Timestamp,
 ) -> Result<Option<PruneReport>> {
+    // What was dead before the listing and is not in it is gone.
+    let dead: HashSet<ObjectName> = repository.index().dead().into_iter().collect();
     // The listing comes first: what a writer adds after it is no orphan.
     let listed = phase("list", || list(repository))?;
     let parity = list_parity(repository)?;
@@ -254,6 +256,7 @@ fn attempt(
     {
         return Ok(None);
     }
+    remove::forget_gone(repository, dead)?;
     repository.store().tidy()?;
     Ok(Some(report))
 }

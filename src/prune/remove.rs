@@ -15,6 +15,11 @@ use crate::index::{Fate, Found};
 use crate::repository::Repository;
 use crate::store::StoreError;
 
+/// The log forgets no fewer dead objects than this at once, …
+const LEAST_GONE: usize = 64;
+/// … and no less than this part (one in so many) of what a whole state lists.
+const GONE_PART: usize = 8;
+
 /// Whether a step was taken.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
@@ -272,4 +277,15 @@ pub fn delete_parity(
         }
     }
     Ok(problems)
+}
+
+/// Lets the log forget objects that are dead and gone, where they are so many that they weigh.
+pub fn forget_gone(repository: &Repository, mut dead: HashSet<ObjectName>) -> Result<()> {
+    let index = repository.index();
+    dead.retain(|name| index.fate(name) == Some(Fate::Dead));
+    let others = index.index_names()?.len() + index.snapshot_names()?.len();
+    if dead.len() < LEAST_GONE || dead.len() * GONE_PART < others {
+        return Ok(());
+    }
+    repository.drop_dead(&dead)
 }

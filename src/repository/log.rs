@@ -12,7 +12,7 @@ use crate::format::FormatError;
 use crate::format::log::{EntryKind, LogEntry};
 use crate::format::paths;
 use crate::id::ObjectName;
-use crate::index::{Change, Fetched, IndexError, Position};
+use crate::index::{Change, Fate, Fetched, IndexError, Position};
 use crate::store::Store;
 
 /// A whole state is written after this many entries, so that opening without a local index reads
@@ -281,6 +281,8 @@ impl Repository {
             self.compare_state(to, entry, is_gone)?;
         }
         let is_repair = entry.kind == EntryKind::Repair;
+        let mut dropped = if is_state && from.is_some() { self.index.dead() } else { Vec::new() };
+        dropped.retain(|name| entry.dead.binary_search(name).is_err());
         // A state that continues what is known adds nothing: only the position moves.
         let load = |name: &&ObjectName| (!is_state || from.is_none()) && !is_gone(name);
         let mut index_add = entry.index_add.iter().filter(load).map(|name| -> Fetched<_> {
@@ -302,6 +304,7 @@ impl Repository {
             rescue: &entry.rescue,
             condemn: &entry.condemn,
             dead: &entry.dead,
+            dropped: &dropped,
         };
         self.apply_change(from, change)?;
         self.keys.forget_before(entry.oldest_epoch);
@@ -319,7 +322,8 @@ impl Repository {
         })
     }
 
-    /// A state in the log must say what the entries before it add up to.
+    /// A state in the log must say what the entries before it add up to; of dead packs it may leave out
+    /// some.
     fn compare_state(
         &self,
         at: Position,
@@ -332,7 +336,8 @@ impl Repository {
         let same = left(&entry.index_add) == left(&self.index.index_names()?)
             && left(&entry.snapshot_add) == left(&self.index.snapshot_names()?)
             && entry.condemn == self.index.condemned()
-            && entry.dead == self.index.dead();
+            && entry.dead.is_sorted()
+            && entry.dead.iter().all(|name| self.index.fate(name) == Some(Fate::Dead));
         if same {
             return Ok(());
         }
@@ -355,6 +360,26 @@ impl Repository {
             let position = Position { number, hash: *blake3::hash(&stored).as_bytes() };
             let _ = self.apply(Some(head), position, &entry, &|_| false);
         }
+    }
+
+    /// Writes a whole state without these dead objects. The caller vouches for it that they are gone from
+    /// the store; who has something from before that entry in hand is refused then.
+    pub(crate) fn drop_dead(&self, gone: &HashSet<ObjectName>) -> Result<()> {
+        let mut state = || {
+            let mut entry = self.whole_state()?;
+            entry.dead.retain(|name| !gone.contains(name));
+            Ok(entry)
+        };
+        self.commit(&mut state).map(drop)
+    }
+
+    /// Fails where an object of one's own that was stored after entry `since` may have been declared dead
+    /// without a trace. To be asked before a commit.
+    pub(super) fn vouch(&self, since: u64) -> Result<()> {
+        if self.index.turns().horizon <= since {
+            return Ok(());
+        }
+        Err(Error::Pruned { what: "what was stored so far".into() })
     }
 
     pub(super) fn whole_state(&self) -> Result<LogEntry> {

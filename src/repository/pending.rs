@@ -34,9 +34,9 @@ impl PendingPacks {
         Ok(Self { file, path })
     }
 
-    /// Notes a pack that was just stored.
-    pub(super) fn add(&mut self, name: &ObjectName) -> io::Result<()> {
-        writeln!(self.file, "{name}")
+    /// Notes a pack that is about to be stored, after the log entry `since`.
+    pub(super) fn add(&mut self, name: &ObjectName, since: u64) -> io::Result<()> {
+        writeln!(self.file, "{name} {since}")
     }
 
     /// Forgets all packs: they are committed.
@@ -59,8 +59,8 @@ impl Drop for PendingPacks {
 pub(super) struct LeftBehind {
     _locked: File,
     path: PathBuf,
-    /// The packs it names.
-    pub(super) names: Vec<ObjectName>,
+    /// The packs it names, each with the number of the log entry after which it was stored.
+    pub(super) names: Vec<(ObjectName, u64)>,
 }
 
 impl LeftBehind {
@@ -79,7 +79,12 @@ impl LeftBehind {
         let mut text = String::new();
         file.read_to_string(&mut text)?;
         // A line that was cut short names nothing.
-        let names = text.lines().filter_map(|line| ObjectName::from_hex(line).ok()).collect();
+        let line = |line: &str| {
+            let (name, since) = line.split_once(' ')?;
+            Some((ObjectName::from_hex(name).ok()?, since.parse().ok()?))
+        };
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let names = whole.lines().filter_map(line).collect();
         Ok(Self { _locked: file, path, names })
     }
 
@@ -98,11 +103,11 @@ mod tests {
     fn lists_of_running_writers_are_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let mut mine = PendingPacks::create(folder.path(), &OsEntropy).unwrap();
-        mine.add(&ObjectName([1; 32])).unwrap();
+        mine.add(&ObjectName([1; 32]), 7).unwrap();
         assert!(LeftBehind::find(folder.path()).is_empty());
         drop(mine);
         let found = LeftBehind::find(folder.path());
-        assert_eq!(found[0].names, [ObjectName([1; 32])]);
+        assert_eq!(found[0].names, [(ObjectName([1; 32]), 7)]);
         found.into_iter().for_each(LeftBehind::done);
         assert!(LeftBehind::find(folder.path()).is_empty());
     }
@@ -111,7 +116,7 @@ mod tests {
     fn committed_packs_leave_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let mut mine = PendingPacks::create(folder.path(), &OsEntropy).unwrap();
-        mine.add(&ObjectName([1; 32])).unwrap();
+        mine.add(&ObjectName([1; 32]), 7).unwrap();
         mine.clear().unwrap();
         drop(mine);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);

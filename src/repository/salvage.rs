@@ -204,6 +204,7 @@ impl Repository {
             rescue: &[],
             condemn: &condemned,
             dead: &dead,
+            dropped: &[],
         };
         self.apply_change(None, change)
     }

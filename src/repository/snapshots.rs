@@ -93,6 +93,7 @@ impl Repository {
         copies: Vec<(ObjectName, Snapshot)>,
     ) -> Result<Vec<(ObjectName, ObjectName)>> {
         let mut replaced = Vec::new();
+        let since = self.index().position()?.map_or(0, |position| position.number);
         for (old, mut copy) in copies {
             copy.original = copy.original.or(Some(old));
             let (new, _) = self.put_snapshot(&copy)?;
@@ -102,6 +103,7 @@ impl Repository {
             return Ok(replaced);
         }
         self.commit(&mut || {
+            self.vouch(since)?;
             let live = self.index().snapshot_names()?;
             if let Some((gone, _)) = replaced.iter().find(|(old, _)| !live.contains(old)) {
                 let text = format!("snapshot {} was forgotten meanwhile", gone.short());

@@ -46,7 +46,10 @@ pub struct BlobWriter<'a> {
     stored: Mutex<Stored>,
     failed: AtomicBool,
     added_bytes: AtomicU64,
-    dead_at_start: usize,
+    /// Where the log stood when this writer began to rely on the index.
+    began: u64,
+    /// Where it stood before the oldest object was stored that is not committed yet.
+    unsettled: AtomicU64,
     /// Packs that chunks of this run stand in already, where their closure cannot be walked: with a
     /// write-only key.
     relied: Mutex<HashSet<ObjectName>>,
@@ -81,6 +84,8 @@ impl<'a> BlobWriter<'a> {
         // In order, packs are stored when all are filled.
         let is_in_order = repository.environment().in_order;
         let (sender, queue) = if is_in_order { unbounded() } else { bounded(1) };
+        let head = repository.index().position().ok().flatten();
+        let began = head.map_or(0, |position| position.number);
         let writer = Self {
             repository,
             dry_run,
@@ -92,7 +97,8 @@ impl<'a> BlobWriter<'a> {
             stored: Mutex::new(Stored::default()),
             failed: AtomicBool::new(false),
             added_bytes: AtomicU64::new(0),
-            dead_at_start: repository.index().dead().len(),
+            began,
+            unsettled: AtomicU64::new(began),
             relied: Mutex::default(),
         };
         if !dry_run && let Some(folder) = repository.cache_folder() {
@@ -106,8 +112,11 @@ impl<'a> BlobWriter<'a> {
         let mut stored = self.stored.lock().expect("no panics here");
         let mut claimed = self.claimed.lock().expect("no panics here");
         stored.adopted = LeftBehind::find(folder);
+        let horizon = self.repository.index().turns().horizon;
         let names = stored.adopted.iter().flat_map(|list| &list.names);
-        let found: Vec<_> = names.filter_map(|name| self.load_orphan(name).ok()).collect();
+        // An older one may have been declared dead, and be deleted any moment.
+        let names = names.filter(|(_, since)| *since >= horizon);
+        let found: Vec<_> = names.filter_map(|(name, _)| self.load_orphan(name).ok()).collect();
         for pack in self.with_bases(found) {
             claimed.extend(pack.entries.iter().map(|entry| entry.id));
             stored.bytes += pack.size;
@@ -290,7 +299,7 @@ impl<'a> BlobWriter<'a> {
         }
         // Noted before it is stored: a note of a pack that never came is passed over.
         if let Some(journal) = &mut self.stored.lock().expect("no panics here").journal {
-            let _ = journal.add(&pack.indexed.name);
+            let _ = journal.add(&pack.indexed.name, self.unsettled.load(Ordering::SeqCst));
         }
         repository.put_named(&paths::pack(&pack.indexed.name), &pack.bytes)?;
         let parity = repository.put_parity(&pack.indexed.name, &pack.bytes)?;
@@ -346,7 +355,7 @@ impl<'a> BlobWriter<'a> {
             self.commit_packs(stored, None)?;
             return self.commit_packs(stored, snapshot);
         }
-        committed?;
+        self.unsettled.store(committed?.number, Ordering::SeqCst);
         // From here on the index answers for these chunks.
         self.is_fresh.store(false, Ordering::Relaxed);
         let mut claimed = self.claimed.lock().expect("no panics here");

@@ -1,6 +1,7 @@
 //! Writers beside a prune: what is condemned is rescued, what is gone is never relied on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use restow::backup::{StreamSource, run};
 use restow::check::{ReadData, run as check};
@@ -17,6 +18,7 @@ use restow::repository::{Environment, Repository};
 use restow::source::StreamInput;
 use restow::store::Store;
 use restow::store::memory::MemoryStore;
+use restow::store::record::{Call, RecordingStore};
 
 use crate::support::*;
 
@@ -237,4 +239,65 @@ fn fates_set_through_a_shared_index_file_are_noticed() {
         condemned.into_iter().filter(|pack| pruner.index().fate(pack).is_some()).collect();
     kill(&pruner, &store, &still);
     assert_sound(&store);
+}
+
+/// Prunes until the dead are forgotten as well.
+fn prune_to_the_end(store: &Arc<MemoryStore>) {
+    let repository = open(store.clone()).unwrap();
+    let options = PruneOptions { grace: Duration::ZERO, allow_empty: true, ..Default::default() };
+    for _ in 0..3 {
+        prune(&repository, &options, &Progress::default()).unwrap();
+    }
+    assert!(repository.index().dead().len() < 64);
+    assert!(repository.index().turns().horizon > 0);
+}
+
+#[test]
+fn a_writer_whose_packs_died_and_were_forgotten_is_refused() {
+    let store = Arc::new(MemoryStore::new());
+    let repository = init(store.clone()).unwrap();
+    let bytes = random_bytes(1, 16 << 20);
+    let beside = store.clone();
+    let input = WithEvent {
+        bytes: Bytes::new(&bytes),
+        event: Some(move || {
+            // What was read goes on to be stored meanwhile.
+            while beside.list("data/").unwrap().len() < 100 {
+                std::thread::yield_now();
+            }
+            let before = beside.objects();
+            prune_to_the_end(&beside);
+            // Requests that were on their way all the time arrive only now: that packs are there
+            // proves nothing, some prune may be about to delete them.
+            for (path, bytes) in before.iter().filter(|(path, _)| path.starts_with("data/")) {
+                beside.put_new(path, bytes).unwrap();
+            }
+        }),
+    };
+    let source = StreamSource { name: "s".into(), input: Box::new(input), min_bytes: 0 };
+    let result = run(&repository, options(vec![source]), &Progress::default());
+    assert!(matches!(result, Err(Error::Pruned { .. })), "{result:?}");
+    assert_eq!(repository.snapshots(&Filter::default()).unwrap().len(), 0);
+    back_up(&repository, &bytes).unwrap();
+    let report = check(&repository, ReadData::All, &Progress::default()).unwrap();
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+    // Who reads the log from the first entry on and who begins at a state agree.
+    let anew = open(Arc::new(store.fork())).unwrap();
+    assert_eq!(anew.index().dump_rows().unwrap(), repository.index().dump_rows().unwrap());
+}
+
+#[test]
+fn a_writer_that_began_after_the_dead_were_forgotten_is_not_disturbed() {
+    let store = Arc::new(MemoryStore::new());
+    let repository = init(store.clone()).unwrap();
+    back_up(&repository, &random_bytes(1, 2 << 20)).unwrap();
+    forget_all(&repository);
+    prune_to_the_end(&store);
+    repository.sync().unwrap();
+    let recorded = Arc::new(RecordingStore::new(store.clone()));
+    let again = open(recorded.clone()).unwrap();
+    drop(recorded.take());
+    back_up(&again, &random_bytes(1, 64 << 10)).unwrap();
+    // Nor does it walk over what it relies on.
+    assert!(!recorded.take().iter().any(|call| matches!(call, Call::GetRange(..))));
 }

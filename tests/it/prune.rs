@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use restow::check::{ReadData, run as check};
 use restow::clock::Clock;
@@ -114,7 +115,8 @@ fn bases_that_no_snapshot_wants_do_not_stay() {
             data.map(|(_, bytes)| bytes.len() as u64).sum()
         };
         let (left, least) = (bytes(&store), bytes(&fresh));
-        assert!(left <= least + least / 50, "{left} bytes of {least} after {count} days");
+        // Cuts are at random places, and packs are tiny here.
+        assert!(left <= least + least / 20, "{left} bytes of {least} after {count} days");
         assert_eq!(contents(&repository).unwrap().into_values().next().unwrap(), days[count - 1]);
     }
 }

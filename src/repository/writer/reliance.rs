@@ -1,6 +1,7 @@
 //! What a writer relies on, and the look before each commit that it still stands.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 
 use super::BlobWriter;
 use crate::crypto::envelope::{Header, ObjectKind};
@@ -43,7 +44,7 @@ impl BlobWriter<'_> {
     /// Whether packs are condemned, or died since this writer began to rely on the index.
     pub(super) fn prune_at_work(&self) -> bool {
         let index = self.repository.index();
-        !index.condemned().is_empty() || index.dead().len() != self.dead_at_start
+        index.turns().fates > self.began || !index.condemned().is_empty()
     }
 
     /// The entry, if all that it relies on still stands; condemned packs are listed for rescue.
@@ -53,6 +54,10 @@ impl BlobWriter<'_> {
         packs: &[IndexedPack],
         snapshot: Option<&Snapshot>,
     ) -> Result<LogEntry> {
+        // Its own packs, and without a walk all others too, must have been looked after since.
+        let unsettled = self.unsettled.load(Ordering::SeqCst);
+        let is_unwalked = self.repository.is_write_only();
+        self.repository.vouch(if is_unwalked { self.began } else { unsettled })?;
         if !self.prune_at_work() {
             return Ok(add);
         }
