@@ -6,6 +6,7 @@
 //! It does not fetch anything: the repository hands it what to apply.
 
 mod apply;
+mod bulk;
 mod query;
 mod schema;
 

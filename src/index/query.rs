@@ -180,24 +180,6 @@ impl Index {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Keys of chunks that stand in several live packs, each with the number of the newest; of packs
-    /// that write-only keys made only where there is no other.
-    pub fn repeated_keys(&self) -> Result<Vec<(ChunkKey, i64)>, IndexError> {
-        let connection = self.lock();
-        let mut select = connection.prepare_cached(
-            "SELECT key, max(pack),
-                 max(CASE WHEN pack IN (SELECT pack FROM sealed) THEN 0 ELSE pack END)
-                 FROM chunk WHERE pack NOT IN
-                 (SELECT p.number FROM pack p JOIN fate f ON f.name = p.name)
-                 GROUP BY key HAVING count(*) > 1",
-        )?;
-        let rows = select.query_map([], |row| {
-            let (newest, proven): (i64, i64) = (row.get(1)?, row.get(2)?);
-            Ok((ChunkKey(row.get(0)?), if proven > 0 { proven } else { newest }))
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
-    }
-
     /// Names of all packs, each with the idx object that names it.
     pub fn packs_by_index(&self) -> Result<Vec<(ObjectName, ObjectName)>, IndexError> {
         let connection = self.lock();

@@ -1,6 +1,6 @@
 //! Finding out what the live snapshots need: every recipe and tree node, every chunk, every base.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::filter::Filter;
 use super::plan::Homes;
@@ -17,6 +17,9 @@ use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::repository::reader::ChunkReader;
 
+/// A bit for each entry of a pack: whether it is a delta. Nothing where none is.
+type Deltas = Option<Box<[u64]>>;
+
 /// What is needed, as far as it was marked.
 pub struct Marker<'a> {
     repository: &'a Repository,
@@ -29,8 +32,9 @@ pub struct Marker<'a> {
     wanted: Filter,
     /// That, and the bases of it.
     needed: Filter,
-    /// Packs in which no delta stands.
-    plain: HashSet<ObjectName>,
+    seed: u64,
+    /// Of packs, by name, the number and which entries are deltas.
+    deltas: HashMap<ObjectName, (i64, Deltas)>,
     /// Nodes that were walked. A filter will not do: one that is taken for walked would hide all
     /// below it.
     walked: HashSet<ChunkKey>,
@@ -50,36 +54,40 @@ impl<'a> Marker<'a> {
     /// Nothing marked yet. Notes what is there to be needed.
     pub fn new(repository: &'a Repository, progress: &'a Progress, seed: u64) -> Result<Self> {
         let keys = repository.index().totals()?.chunks;
-        let mut present = Filter::for_keys(keys, seed);
-        let mut plain = HashSet::new();
-        let index = repository.index();
-        for (name, _) in index.packs()? {
-            if index.fate(&name) != Some(Fate::Dead)
-                && let Some(pack) = index.pack(&name)?
-            {
-                for entry in &pack.entries {
-                    present.insert(&entry.id);
-                }
-                if pack.entries.iter().all(|entry| entry.codec != Codec::Delta) {
-                    plain.insert(name);
-                }
-            }
-        }
-        let marker = Self {
+        let mut marker = Self {
             repository,
             reader: ChunkReader::new(repository),
             progress,
-            homes: Homes::find(repository)?,
-            present,
+            homes: Homes::find(repository, seed)?,
+            present: Filter::for_keys(keys, seed),
             wanted: Filter::for_keys(keys, seed.rotate_left(17)),
             needed: Filter::for_keys(keys, seed.rotate_left(17)),
-            plain,
+            seed,
+            deltas: HashMap::new(),
             walked: HashSet::new(),
             snapshots: HashSet::new(),
             ignored: BTreeSet::new(),
             references: 0,
         };
+        marker.look_around()?;
         Ok(marker)
+    }
+
+    /// Notes what stands in packs that were not there before.
+    pub fn look_around(&mut self) -> Result<()> {
+        let index = self.repository.index();
+        for (name, number) in index.pack_numbers()? {
+            let is_known = self.deltas.get(&name).is_some_and(|(known, _)| *known == number);
+            if is_known || index.fate(&name) == Some(Fate::Dead) {
+                continue;
+            }
+            let Some(pack) = index.pack(&name)? else { continue };
+            for entry in &pack.entries {
+                self.present.insert(&entry.id);
+            }
+            self.deltas.insert(name, (pack.number, deltas(&pack)));
+        }
+        Ok(())
     }
 
     /// Takes snapshots for forgotten.
@@ -106,7 +114,7 @@ impl<'a> Marker<'a> {
 
     /// Begins anew with what is needed as a base: chunks were stored another way.
     pub fn reconsider(&mut self) -> Result<()> {
-        self.homes = Homes::find(self.repository)?;
+        self.homes = Homes::find(self.repository, self.seed)?;
         self.needed = self.wanted.clone();
         self.close()
     }
@@ -133,7 +141,15 @@ impl<'a> Marker<'a> {
 
     /// Whether a pack is known to hold no delta.
     pub fn is_plain(&self, pack: &ObjectName) -> bool {
-        self.plain.contains(pack)
+        matches!(self.deltas.get(pack), Some((_, None)))
+    }
+
+    /// Which entries of a pack are known to be no deltas.
+    pub fn wholes(&self, pack: &ObjectName, number: i64) -> Wholes<'_> {
+        match self.deltas.get(pack) {
+            Some((known, deltas)) if *known == number => Wholes::Known(deltas.as_deref()),
+            _ => Wholes::Unknown,
+        }
     }
 
     fn snapshot(&mut self, snapshot: &Snapshot) -> Result<()> {
@@ -233,7 +249,7 @@ impl<'a> Marker<'a> {
         let mut is_changed = false;
         for (name, _) in index.packs()? {
             let fate = index.fate(&name);
-            if fate == Some(Fate::Dead) || self.plain.contains(&name) {
+            if fate == Some(Fate::Dead) || self.is_plain(&name) {
                 continue;
             }
             let Some(pack) = index.pack(&name)? else { continue };
@@ -269,6 +285,40 @@ impl<'a> Marker<'a> {
     fn is_needed_delta(&self, entry: &BlobEntry) -> bool {
         entry.codec == Codec::Delta && self.needed.contains(&entry.id)
     }
+}
+
+/// Which entries of a pack are no deltas.
+#[derive(Clone, Copy)]
+pub enum Wholes<'a> {
+    /// The pack is not known.
+    Unknown,
+    /// All but these bits.
+    Known(Option<&'a [u64]>),
+}
+
+impl Wholes<'_> {
+    /// Whether this entry surely is none.
+    pub fn contains(self, ordinal: usize) -> bool {
+        match self {
+            Wholes::Unknown => false,
+            Wholes::Known(None) => true,
+            Wholes::Known(Some(deltas)) => {
+                deltas.get(ordinal / 64).is_some_and(|word| word >> (ordinal % 64) & 1 == 0)
+            }
+        }
+    }
+}
+
+fn deltas(pack: &PackDirectory) -> Deltas {
+    let is_delta = |entry: &BlobEntry| entry.codec == Codec::Delta;
+    if !pack.entries.iter().any(is_delta) {
+        return None;
+    }
+    let mut bits = vec![0; pack.entries.len().div_ceil(64)];
+    for (at, entry) in pack.entries.iter().enumerate() {
+        bits[at / 64] |= u64::from(is_delta(entry)) << (at % 64);
+    }
+    Some(bits.into())
 }
 
 /// Says which snapshot could not be read; what went wrong stays what it was.

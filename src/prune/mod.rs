@@ -9,6 +9,7 @@
 
 mod collapse;
 mod filter;
+mod garbage;
 mod mark;
 mod plan;
 mod remove;
@@ -256,7 +257,8 @@ fn attempt(
     {
         return Ok(None);
     }
-    remove::forget_gone(repository, dead)?;
+    let is_stored = |name: &_| stored.listed.contains_key(name) || stored.parity.contains_key(name);
+    remove::forget_gone(repository, dead, &is_stored)?;
     repository.store().tidy()?;
     Ok(Some(report))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use super::filter::Filter;
 use super::mark::Marker;
 use super::{PruneOptions, Unused};
 use crate::crypto::envelope::{Header, ObjectKind};
@@ -49,26 +50,57 @@ pub struct Plan {
     pub orphans: BTreeSet<ObjectName>,
 }
 
+/// So many chunks that stand in several packs are kept in mind one by one.
+const FEW_REPEATED: usize = 1 << 18;
+
 /// Where needed chunks are that stand in several live packs: in the newest.
-pub struct Homes {
-    several: HashMap<ChunkKey, i64>,
+pub enum Homes {
+    /// The packs of those chunks alone.
+    Few(HashMap<ChunkKey, i64>),
+    /// Pairs of chunk and pack, of all chunks; a few packs seem to be home that are not, and keep
+    /// garbage.
+    Many(Filter),
 }
 
 impl Homes {
     /// Looks for such chunks.
-    pub fn find(repository: &Repository) -> Result<Self> {
-        let mut several: HashMap<ChunkKey, i64> =
-            repository.index().repeated_keys()?.into_iter().collect();
-        if repository.index().has_sealed() {
-            prove_homes(repository, &mut several)?;
+    pub fn find(repository: &Repository, seed: u64) -> Result<Self> {
+        let index = repository.index();
+        let has_sealed = index.has_sealed();
+        // What is to be proven is gone through one by one.
+        let most = if has_sealed { usize::MAX } else { FEW_REPEATED };
+        if let Some(several) = index.repeated_keys(most)? {
+            let mut several = several.into_iter().collect();
+            if has_sealed {
+                prove_homes(repository, &mut several)?;
+            }
+            return Ok(Self::Few(several));
         }
-        Ok(Self { several })
+        let mut pairs = Filter::for_keys(index.totals()?.chunks, seed);
+        index.homes(&mut |key, number| {
+            pairs.insert(&pair(&key, number));
+        })?;
+        Ok(Self::Many(pairs))
     }
 
     /// Whether this pack is where the chunk is needed.
     pub fn is_home(&self, key: &ChunkKey, pack: &PackDirectory) -> bool {
-        self.several.get(key).is_none_or(|home| *home == pack.number)
+        match self {
+            Self::Few(several) => several.get(key).is_none_or(|home| *home == pack.number),
+            Self::Many(pairs) => pairs.contains(&pair(key, pack.number)),
+        }
     }
+}
+
+/// Stands for a chunk in a pack.
+fn pair(key: &ChunkKey, number: i64) -> ChunkKey {
+    let spread = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut bytes = key.0;
+    let (first, second) = bytes.split_at_mut(8);
+    first.iter_mut().zip(spread.to_le_bytes()).for_each(|(byte, other)| *byte ^= other);
+    let spread = spread.rotate_left(29).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    second.iter_mut().zip(spread.to_le_bytes()).for_each(|(byte, other)| *byte ^= other);
+    ChunkKey(bytes)
 }
 
 /// Where all copies of a chunk come from write-only keys, one of them may claim what is not so, and

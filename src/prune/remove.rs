@@ -4,14 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::PruneProblem;
+use super::garbage::garbage;
 use super::mark::Marker;
-use super::plan::units;
 use crate::error::{Error, Result};
-use crate::format::directory::Codec;
 use crate::format::log::{EntryKind, LogEntry};
 use crate::format::paths;
-use crate::id::{ChunkKey, ObjectName};
-use crate::index::{Fate, Found};
+use crate::id::ObjectName;
+use crate::index::Fate;
 use crate::repository::Repository;
 use crate::store::StoreError;
 
@@ -129,90 +128,6 @@ fn finish(committed: Result<()>, step: Step, names: BTreeSet<ObjectName>) -> Res
     }
 }
 
-/// Of these objects those that can go: every needed chunk also stands in a live pack that stays, no
-/// delta in a pack that stays and `counts` is made against what goes, and no log entry made it live
-/// meanwhile.
-fn garbage(
-    repository: &Repository,
-    marker: &mut Marker<'_>,
-    names: &BTreeSet<ObjectName>,
-    counts: &dyn Fn(&ObjectName) -> bool,
-) -> Result<BTreeSet<ObjectName>> {
-    let index = repository.index();
-    let mut going = names.clone();
-    for live in index.snapshot_names()?.into_iter().chain(index.index_names()?) {
-        going.remove(&live);
-    }
-    loop {
-        marker.close_over(&|name| counts(name) && !going.contains(name))?;
-        let before = going.len();
-        let mut proven = HashMap::new();
-        for name in names {
-            if going.contains(name) && !is_garbage(repository, marker, &going, name, &mut proven)? {
-                going.remove(name);
-            }
-        }
-        // What stays after all needs its bases too.
-        if going.len() == before {
-            return Ok(going);
-        }
-    }
-}
-
-fn is_garbage(
-    repository: &Repository,
-    marker: &Marker<'_>,
-    going: &BTreeSet<ObjectName>,
-    name: &ObjectName,
-    proven: &mut HashMap<ChunkKey, bool>,
-) -> Result<bool> {
-    let index = repository.index();
-    let Some(pack) = index.pack(name)? else { return Ok(true) };
-    for unit in units(&pack) {
-        let entries = match unit.members.is_empty() {
-            true => std::slice::from_ref(unit.entry),
-            false => &pack.entries[unit.members],
-        };
-        for entry in entries.iter().filter(|entry| marker.needs(&entry.id)) {
-            let stays = |other: &ObjectName| index.fate(other).is_none() && !going.contains(other);
-            if !can_be_read(repository, &entry.id, &stays, proven)? {
-                return Ok(false);
-            }
-        }
-    }
-    Ok(true)
-}
-
-/// Whether a chunk can be read from packs that stay alone: there must be a copy that is whole, or a
-/// delta whose bases can be. Two copies that are deltas against one another are none.
-fn can_be_read(
-    repository: &Repository,
-    key: &ChunkKey,
-    stays: &dyn Fn(&ObjectName) -> bool,
-    known: &mut HashMap<ChunkKey, bool>,
-) -> Result<bool> {
-    if let Some(known) = known.get(key) {
-        return Ok(*known);
-    }
-    // While it is being looked at it cannot vouch for itself.
-    known.insert(*key, false);
-    let mut places = repository.index().packs_of(key)?;
-    places.retain(|place| stays(&place.pack.name));
-    let is_delta = |place: &Found| place.entry().codec == Codec::Delta;
-    places.sort_by_key(is_delta);
-    for place in &places {
-        let mut is_whole = true;
-        for base in &place.entry().bases {
-            is_whole &= can_be_read(repository, base, stays, known)?;
-        }
-        if is_whole {
-            known.insert(*key, true);
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
 /// Of these objects those that still nothing refers to.
 fn orphans_still(
     repository: &Repository,
@@ -279,10 +194,15 @@ pub fn delete_parity(
     Ok(problems)
 }
 
-/// Lets the log forget objects that are dead and gone, where they are so many that they weigh.
-pub fn forget_gone(repository: &Repository, mut dead: HashSet<ObjectName>) -> Result<()> {
+/// Lets the log forget objects that were dead before the listing, and are not in it, where they are so
+/// many that they weigh.
+pub fn forget_gone(
+    repository: &Repository,
+    mut dead: HashSet<ObjectName>,
+    is_stored: &dyn Fn(&ObjectName) -> bool,
+) -> Result<()> {
     let index = repository.index();
-    dead.retain(|name| index.fate(name) == Some(Fate::Dead));
+    dead.retain(|name| index.fate(name) == Some(Fate::Dead) && !is_stored(name));
     let others = index.index_names()?.len() + index.snapshot_names()?.len();
     if dead.len() < LEAST_GONE || dead.len() * GONE_PART < others {
         return Ok(());

@@ -59,6 +59,8 @@ pub struct BlobWriter<'a> {
 #[derive(Default)]
 struct Stored {
     packs: Vec<IndexedPack>,
+    /// Packs that are being stored this moment.
+    on_their_way: usize,
     bytes: u64,
     blobs: usize,
     error: Option<Error>,
@@ -297,15 +299,13 @@ impl<'a> BlobWriter<'a> {
         if self.dry_run {
             return Ok(pack.bytes);
         }
-        // Noted before it is stored: a note of a pack that never came is passed over.
-        if let Some(journal) = &mut self.stored.lock().expect("no panics here").journal {
-            let _ = journal.add(&pack.indexed.name, self.unsettled.load(Ordering::SeqCst));
-        }
+        self.note(&pack.indexed.name);
         repository.put_named(&paths::pack(&pack.indexed.name), &pack.bytes)?;
         let parity = repository.put_parity(&pack.indexed.name, &pack.bytes)?;
         self.added_bytes.fetch_add(parity, Ordering::Relaxed);
         tracing::debug!(pack = %pack.indexed.name.short(), size, blobs, "stored a pack");
         let mut stored = self.stored.lock().expect("no panics here");
+        stored.on_their_way -= 1;
         stored.packs.push(pack.indexed);
         stored.bytes += size;
         stored.blobs += blobs;
@@ -313,6 +313,21 @@ impl<'a> BlobWriter<'a> {
             self.commit_packs(&mut stored, None)?;
         }
         Ok(pack.bytes)
+    }
+
+    /// Notes a pack before it is stored: a note of a pack that never came is passed over.
+    fn note(&self, name: &ObjectName) {
+        let mut stored = self.stored.lock().expect("no panics here");
+        let is_first = stored.packs.is_empty() && stored.on_their_way == 0;
+        // What was declared dead and forgotten before now is none of these. A log that cannot be
+        // read leaves the older number, which is as safe.
+        if is_first && let Ok(head) = self.repository.sync() {
+            self.unsettled.store(head.number, Ordering::SeqCst);
+        }
+        stored.on_their_way += 1;
+        if let Some(journal) = &mut stored.journal {
+            let _ = journal.add(name, self.unsettled.load(Ordering::SeqCst));
+        }
     }
 
     fn commit_packs(

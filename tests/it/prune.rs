@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use restow::check::{ReadData, run as check};
 use restow::clock::Clock;
