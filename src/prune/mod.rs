@@ -195,11 +195,8 @@ fn attempt(
     progress: &Progress,
     started: Timestamp,
 ) -> Result<Option<PruneReport>> {
-    // What was dead before the listing and is not in it is gone.
-    let dead: HashSet<ObjectName> = repository.index().dead().into_iter().collect();
     // The listing comes first: what a writer adds after it is no orphan.
-    let listed = phase("list", || list(repository))?;
-    let parity = list_parity(repository)?;
+    let stored = phase("list", || Stored::look(repository))?;
     repository.sync()?;
     refuse_empty(repository, options)?;
     let fates = Fates::of(repository);
@@ -227,7 +224,6 @@ fn attempt(
             options.max_repack_bytes.map(|most| most.saturating_sub(whole.bytes));
         marker.reconsider()?;
     }
-    let stored = Stored { listed, parity };
     let plan = decide(repository, &mut marker, &stored, &options)?;
     let mut report = summary(&plan, &marker, &stored.listed, repository);
     report.mark_seconds = mark_seconds;
@@ -257,8 +253,7 @@ fn attempt(
     {
         return Ok(None);
     }
-    let is_stored = |name: &_| stored.listed.contains_key(name) || stored.parity.contains_key(name);
-    remove::forget_gone(repository, dead, &is_stored)?;
+    remove::forget_gone(repository, stored.gone)?;
     repository.store().tidy()?;
     Ok(Some(report))
 }
@@ -290,6 +285,19 @@ fn decide(
 struct Stored {
     listed: BTreeMap<ObjectName, (String, u64)>,
     parity: HashMap<ObjectName, String>,
+    /// What was dead before the listing and is not in it.
+    gone: HashSet<ObjectName>,
+}
+
+impl Stored {
+    fn look(repository: &Repository) -> Result<Self> {
+        let dead = repository.index().dead();
+        let listed = list(repository)?;
+        let parity = list_parity(repository)?;
+        let is_gone = |name: &ObjectName| !listed.contains_key(name) && !parity.contains_key(name);
+        let gone = dead.into_iter().filter(is_gone).collect();
+        Ok(Self { listed, parity, gone })
+    }
 }
 
 /// Declares dead what was condemned long enough ago, and deletes it. `false` where another prune came

@@ -194,15 +194,11 @@ pub fn delete_parity(
     Ok(problems)
 }
 
-/// Lets the log forget objects that were dead before the listing, and are not in it, where they are so
-/// many that they weigh.
-pub fn forget_gone(
-    repository: &Repository,
-    mut dead: HashSet<ObjectName>,
-    is_stored: &dyn Fn(&ObjectName) -> bool,
-) -> Result<()> {
+/// Lets the log forget dead objects that are gone from the store, where they are so many that they
+/// weigh.
+pub fn forget_gone(repository: &Repository, mut dead: HashSet<ObjectName>) -> Result<()> {
     let index = repository.index();
-    dead.retain(|name| index.fate(name) == Some(Fate::Dead) && !is_stored(name));
+    dead.retain(|name| index.fate(name) == Some(Fate::Dead));
     let others = index.index_names()?.len() + index.snapshot_names()?.len();
     if dead.len() < LEAST_GONE || dead.len() * GONE_PART < others {
         return Ok(());
