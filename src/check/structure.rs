@@ -69,7 +69,7 @@ pub fn log(repository: &Repository, findings: &mut Findings) -> Result<()> {
             }
             // Its keys were destroyed, and a later state says what it did.
             Err(error) if repository.is_older_than_keys(&error) => {
-                previous = repository.entry_hash(number)?;
+                previous = repository.entry_hash(number)?.map(|(hash, _)| hash);
             }
             Err(error) if error.is_object_damage() => {
                 log.add(number, source_text(&error));

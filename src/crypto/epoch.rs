@@ -71,6 +71,11 @@ impl Epoch {
         self.owned.is_some()
     }
 
+    /// Whether these are the same keys.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.number == other.number && self.public == other.public && self.log == other.log
+    }
+
     /// The part of it that may only write.
     pub fn write_only(&self) -> Self {
         Self { owned: None, ..self.clone() }
@@ -91,6 +96,24 @@ impl Epoch {
         let mut hasher = blake3::Hasher::new_keyed(&owned.authority);
         hasher.update(b"slot").update(slot);
         Some(*hasher.finalize().as_bytes())
+    }
+
+    /// Proof, by an owner of this epoch, that the next one begins with this entry of the log. `None` for
+    /// those who are none.
+    pub fn next_proof(&self, next: &Self, entry: &[u8]) -> Option<[u8; 32]> {
+        let owned = self.owned.as_ref()?;
+        let mut hasher = blake3::Hasher::new_keyed(&owned.authority);
+        hasher.update(b"next").update(&next.number.to_le_bytes());
+        hasher.update(next.public.as_bytes()).update(entry);
+        Some(*hasher.finalize().as_bytes())
+    }
+
+    /// The key under which owners of this epoch find the bond of a slot. `None` for those who are none.
+    pub fn slot_key(&self, slot: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
+        let owned = self.owned.as_ref()?;
+        let mut hasher = blake3::Hasher::new_keyed(&owned.authority);
+        hasher.update(b"bond").update(slot);
+        Some(Zeroizing::new(*hasher.finalize().as_bytes()))
     }
 
     /// Writes the epoch down, to be wrapped in a key slot.

@@ -203,6 +203,13 @@ impl KeyRing {
         }
     }
 
+    /// Takes an epoch back in; the current one stays.
+    pub fn restore(&self, epoch: Arc<Epoch>) {
+        let mut epochs = self.write();
+        epochs.known.push(epoch);
+        epochs.known.sort_by_key(|epoch| epoch.number());
+    }
+
     /// A copy of these keys.
     pub fn copy(&self) -> Self {
         let bytes = self.encode(self.is_write_only());

@@ -3,8 +3,11 @@
 //!
 //! A slot is a JSON text in `keys/`; everything but the wrapped keys may be read by anyone. Each has an
 //! X25519 public key too, whose private half follows from its secret: new keys can be put into a slot
-//! by somebody who does not know its password. The proof in it shows that an owner made it: nobody
-//! else can put a slot of their own there and wait for the next rotation to be given the keys.
+//! by somebody who does not know its password. Not by anybody: they are encrypted under a **bond** as well,
+//! a key that follows from the slot's secret and that owners find in the slot, encrypted for them. So
+//! who opens a slot knows that the keys in it come from an owner. The proof in it shows that an
+//! owner made it: nobody else can put a slot of their own there and wait for the next rotation to
+//! be given the keys.
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use serde::{Deserialize, Serialize};
@@ -103,6 +106,9 @@ pub struct Slot {
     ephemeral: Option<Ephemeral>,
     #[serde(with = "hex::serde")]
     wrapped: Vec<u8>,
+    /// The bond, for owners of the epoch below.
+    #[serde(with = "hex::serde")]
+    bond: Vec<u8>,
     /// Epoch of the owner who made the proof.
     epoch: u32,
     #[serde(with = "hex::serde")]
@@ -118,6 +124,7 @@ pub struct SlotKey {
     key: Zeroizing<[u8; 32]>,
     commitment: [u8; 32],
     sealing: StaticSecret,
+    bond: Zeroizing<[u8; 32]>,
 }
 
 impl Slot {
@@ -132,7 +139,7 @@ impl Slot {
         entropy: &dyn Entropy,
     ) -> Result<Self, CryptoError> {
         let salt = random(entropy);
-        let SlotKey { key, commitment, sealing } = stretch(secret, &kdf, &salt)?;
+        let SlotKey { key, commitment, sealing, bond } = stretch(secret, &kdf, &salt)?;
         let public = PublicKey::from(&sealing).to_bytes();
         let mut slot = Self {
             version: 1,
@@ -145,29 +152,69 @@ impl Slot {
             public,
             ephemeral: None,
             wrapped: Vec::new(),
+            bond: Vec::new(),
             epoch: 0,
             proof: [0; 32],
         };
-        slot.fill(keys, &key)?;
+        slot.fill(keys, &key, &bond)?;
         Ok(slot)
     }
 
-    /// The same slot with other keys in it, sealed to its public key. Only owners can.
-    pub fn refilled(&self, keys: &KeyRing, entropy: &dyn Entropy) -> Result<Self, CryptoError> {
+    /// The same slot with other keys in it, sealed to its public key under its bond. Only owners can;
+    /// `old` are the keys that prove the slot.
+    pub fn refilled(
+        &self,
+        old: &KeyRing,
+        keys: &KeyRing,
+        entropy: &dyn Entropy,
+    ) -> Result<Self, CryptoError> {
         let ephemeral = StaticSecret::from(random::<32>(entropy));
         let mut slot = self.clone();
         slot.ephemeral = Some(Ephemeral(PublicKey::from(&ephemeral).to_bytes()));
         let shared = ephemeral.diffie_hellman(&PublicKey::from(self.public));
-        slot.fill(keys, &slot.sealed_key(shared.as_bytes()))?;
+        let bond = self.find_bond(old)?;
+        slot.fill(keys, &slot.sealed_key(shared.as_bytes(), &bond), &bond)?;
         Ok(slot)
     }
 
-    fn fill(&mut self, keys: &KeyRing, key: &Zeroizing<[u8; 32]>) -> Result<(), CryptoError> {
+    /// The bond, as owners of the epoch that made the slot find it.
+    fn find_bond(&self, keys: &KeyRing) -> Result<Zeroizing<[u8; 32]>, CryptoError> {
+        let epoch = keys.epoch(self.epoch).ok_or(CryptoError::UnknownEpoch(self.epoch))?;
+        let key = epoch.slot_key(&self.identity()).ok_or(CryptoError::WriteOnly)?;
+        let mut sealed = Zeroizing::new(self.bond.clone());
+        let plain = ObjectCipher::new(&key).open_in_place(0, &self.salt, &mut sealed)?;
+        let bond = (&*plain).try_into().map_err(|_| CryptoError::Malformed("bond of a slot"))?;
+        Ok(Zeroizing::new(bond))
+    }
+
+    /// What stays the same however often a slot is filled.
+    fn identity(&self) -> [u8; 96] {
+        let mut identity = [0; 96];
+        identity[..32].copy_from_slice(&self.salt);
+        identity[32..64].copy_from_slice(&self.commitment);
+        identity[64..].copy_from_slice(&self.public);
+        identity
+    }
+
+    /// A name that stays through rotations.
+    pub fn lasting_name(&self) -> String {
+        blake3::hash(&self.identity()).to_hex()[..16].to_owned()
+    }
+
+    fn fill(
+        &mut self,
+        keys: &KeyRing,
+        key: &Zeroizing<[u8; 32]>,
+        bond: &Zeroizing<[u8; 32]>,
+    ) -> Result<(), CryptoError> {
         let plain = keys.encode(self.role == Role::WriteOnly);
         self.wrapped.clear();
         ObjectCipher::new(key).seal_into(0, &self.salt, &plain, &mut self.wrapped);
         let owner = keys.current();
         self.epoch = owner.number();
+        let bond_key = owner.slot_key(&self.identity()).ok_or(CryptoError::WriteOnly)?;
+        self.bond.clear();
+        ObjectCipher::new(&bond_key).seal_into(0, &self.salt, &**bond, &mut self.bond);
         self.proof = owner.slot_proof(&self.unproven()).ok_or(CryptoError::WriteOnly)?;
         Ok(())
     }
@@ -184,10 +231,10 @@ impl Slot {
         proof.is_some_and(|proof| proof.ct_eq(&self.proof).into())
     }
 
-    fn sealed_key(&self, shared: &[u8; 32]) -> Zeroizing<[u8; 32]> {
+    fn sealed_key(&self, shared: &[u8; 32], bond: &[u8; 32]) -> Zeroizing<[u8; 32]> {
         let ephemeral = self.ephemeral.map_or([0; 32], |ephemeral| ephemeral.0);
         let mut hasher = blake3::Hasher::new_derive_key("restow 2026-11 format 1 sealed slot");
-        hasher.update(shared).update(&ephemeral).update(&self.public);
+        hasher.update(shared).update(bond).update(&ephemeral).update(&self.public);
         Zeroizing::new(*hasher.finalize().as_bytes())
     }
 
@@ -225,7 +272,7 @@ impl Slot {
             None => key.key.clone(),
             Some(Ephemeral(public)) => {
                 let shared = key.sealing.diffie_hellman(&PublicKey::from(public));
-                self.sealed_key(shared.as_bytes())
+                self.sealed_key(shared.as_bytes(), &key.bond)
             }
         };
         let mut wrapped = Zeroizing::new(self.wrapped.clone());
@@ -234,13 +281,13 @@ impl Slot {
     }
 }
 
-/// 96 bytes from a secret: wrapping key, commitment, X25519 private key.
+/// 128 bytes from a secret: wrapping key, commitment, X25519 private key, bond.
 fn stretch(secret: &Secret, kdf: &Kdf, salt: &[u8; 32]) -> Result<SlotKey, CryptoError> {
     kdf.check()?;
-    let mut output = Zeroizing::new([0; 96]);
+    let mut output = Zeroizing::new([0; 128]);
     match (kdf, secret) {
         (Kdf::Argon2id { memory_kib, passes, lanes }, Secret::Password(password)) => {
-            let params = Params::new(*memory_kib, *passes, *lanes, Some(96))
+            let params = Params::new(*memory_kib, *passes, *lanes, Some(128))
                 .map_err(|_| CryptoError::Malformed("Argon2id parameters"))?;
             Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
                 .hash_password_into(password, salt, &mut *output)
@@ -255,7 +302,8 @@ fn stretch(secret: &Secret, kdf: &Kdf, salt: &[u8; 32]) -> Result<SlotKey, Crypt
     }
     let part = |at: usize| -> [u8; 32] { output[at..at + 32].try_into().expect("32 bytes") };
     let sealing = StaticSecret::from(part(64));
-    Ok(SlotKey { key: Zeroizing::new(part(0)), commitment: part(32), sealing })
+    let (key, bond) = (Zeroizing::new(part(0)), Zeroizing::new(part(96)));
+    Ok(SlotKey { key, commitment: part(32), sealing, bond })
 }
 
 #[cfg(test)]
@@ -298,7 +346,7 @@ mod tests {
             let key = old.stretch(&secret).unwrap();
             let rotated = keys.copy();
             rotated.begin(Epoch::generate(7, &OsEntropy));
-            let new = old.refilled(&rotated, &OsEntropy).unwrap();
+            let new = old.refilled(&keys, &rotated, &OsEntropy).unwrap();
             let opened = new.open(&key).unwrap();
             assert!(opened.switch_to(7));
             assert_eq!(opened.is_write_only(), role == Role::WriteOnly);
@@ -329,6 +377,32 @@ mod tests {
         let mut raised = good.clone();
         raised.role = Role::Owner;
         assert!(!raised.is_proven(&keys));
+    }
+
+    #[test]
+    fn only_owners_fill_slots() {
+        let keys = KeyRing::generate(&OsEntropy);
+        let secret = password("right");
+        let good = slot(&keys, Role::Owner, &secret, FAST);
+        let key = good.stretch(&secret).unwrap();
+        let file = Secret::KeyFile(Zeroizing::new(vec![1; 32]));
+        let writer = slot(&keys, Role::WriteOnly, &file, Kdf::KeyFile);
+        let writer = writer.open(&writer.stretch(&file).unwrap()).unwrap();
+        // Neither a write-only key nor a stranger finds the bond, though both know the public key.
+        assert!(good.refilled(&writer, &writer, &OsEntropy).is_err());
+        let mine = KeyRing::generate(&OsEntropy);
+        assert!(good.refilled(&mine, &mine, &OsEntropy).is_err());
+        let ephemeral = StaticSecret::from([9; 32]);
+        let mut forged = good.clone();
+        forged.ephemeral = Some(Ephemeral(PublicKey::from(&ephemeral).to_bytes()));
+        let shared = ephemeral.diffie_hellman(&PublicKey::from(good.public));
+        let (guess, bond) = (Zeroizing::new([0; 32]), Zeroizing::new([0; 32]));
+        let sealed = forged.sealed_key(shared.as_bytes(), &guess);
+        forged.fill(&mine, &sealed, &bond).unwrap();
+        assert_eq!(forged.open(&key).err(), Some(CryptoError::NotAuthentic));
+        let filled = good.refilled(&keys, &keys, &OsEntropy).unwrap();
+        assert!(filled.open(&key).is_ok());
+        assert_eq!(filled.lasting_name(), good.lasting_name());
     }
 
     #[test]

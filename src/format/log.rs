@@ -103,6 +103,7 @@ impl LogEntry {
             && removes.iter().all(|list| list.is_empty())
             && self.slots_removed.is_empty()
             && self.oldest_epoch == 0
+            && !self.was_repaired
     }
 
     /// Whether it only takes the place of an entry that was lost, so that nothing else can.

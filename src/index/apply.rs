@@ -67,7 +67,7 @@ impl Index {
         set_fates(&transaction, change.dead, Fate::Dead, change.time_ns)?;
         for name in change.rescue {
             transaction
-                .prepare_cached("DELETE FROM fate WHERE name=?1")?
+                .prepare_cached("DELETE FROM fate WHERE name=?1 AND fate=1")?
                 .execute([name.as_bytes()])?;
         }
         if change.is_repair {

@@ -106,7 +106,7 @@ impl Damaged {
             let before = number.checked_sub(1).and_then(|n| repository.read_entry(n).ok());
             noop.previous = before.flatten().map_or([0; 32], |stored| stored.position.hash);
             self.stamp(&mut noop);
-            repository.put_entry(*number, &repository.seal_entry(&keys, *number, &noop))?;
+            repository.put_entry(*number, &repository.seal_entry(&keys, *number, &noop)?)?;
         }
         Ok(!holes.is_empty())
     }
@@ -127,7 +127,7 @@ impl Damaged {
         entry.config = self.repository.config.encode(&self.repository.keys);
         self.stamp(&mut entry);
         let repository = &self.repository;
-        repository.put_entry(number, &repository.seal_entry(&repository.keys, number, &entry))
+        repository.put_entry(number, &repository.seal_entry(&repository.keys, number, &entry)?)
     }
 
     fn stamp(&self, entry: &mut LogEntry) {

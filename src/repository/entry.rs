@@ -1,19 +1,23 @@
 //! Single entries of the log: sealed, read with a look at who may have written them, and put where no
 //! other can be.
 
+use std::sync::Arc;
+
 use super::Repository;
-use crate::crypto::envelope::{self, Header, ObjectKind};
+use crate::crypto::envelope::{self, HEADER_LEN, Header, ObjectKind};
+use crate::crypto::epoch::Epoch;
 use crate::crypto::keys::KeyRing;
 use crate::error::{Error, Result};
 use crate::format::FormatError;
 use crate::format::log::{EntryKind, LogEntry};
 use crate::format::paths;
+use crate::id::ObjectName;
 use crate::index::Position;
 use crate::store::{Store, StoreError};
 
 /// How often the reply to a commit is asked for again before giving up.
 const SETTLE_ATTEMPTS: usize = 6;
-/// Length of the proof behind an entry that its author may do more than add.
+/// Length of a proof behind an entry.
 const PROOF_LEN: usize = 32;
 
 /// A log entry as it stands in the store.
@@ -22,6 +26,79 @@ pub struct StoredEntry {
     pub position: Position,
     /// What it says.
     pub entry: LogEntry,
+    /// The epoch of its keys.
+    pub epoch: u32,
+}
+
+/// An entry and what stands behind it.
+struct Proofs<'a> {
+    entry: &'a [u8],
+    /// That its author may do more than add.
+    author: &'a [u8; PROOF_LEN],
+    /// That an owner of the epoch before begins the one of this entry; zeros where none begins.
+    next: &'a [u8; PROOF_LEN],
+}
+
+impl<'a> Proofs<'a> {
+    fn split(plain: &'a [u8]) -> Option<Self> {
+        let (rest, author) = plain.split_last_chunk()?;
+        let (entry, next) = rest.split_last_chunk()?;
+        Some(Self { entry, author, next })
+    }
+}
+
+/// The epoch that an entry was encrypted in; 0 where that cannot be told.
+fn epoch_of(stored: &[u8]) -> u32 {
+    Header::parse(stored, ObjectKind::Log).map_or(0, |header| header.epoch())
+}
+
+/// The keys that were in force before an epoch began, where they are at hand: not where they were
+/// destroyed since.
+fn epoch_before(store: &dyn Store, keys: &KeyRing, number: u32) -> Result<Option<Arc<Epoch>>> {
+    let Some(before) = number.checked_sub(1) else { return Ok(None) };
+    let header = match store.get_range(&paths::log(before.into()), 0, HEADER_LEN) {
+        Ok(header) => header,
+        Err(StoreError::NotFound { .. } | StoreError::Failed { action: "read", .. }) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    // What a repair put in the place of a lost entry has newer keys.
+    let epoch = Header::parse(&header, ObjectKind::Log).map_or(u32::MAX, |header| header.epoch());
+    Ok(keys.epoch(epoch).filter(|epoch| epoch.number() < number))
+}
+
+/// Whether an epoch was begun by an owner of the one before, as far as these keys can tell.
+fn follows(
+    store: &dyn Store,
+    keys: &KeyRing,
+    number: u32,
+    entry: &[u8],
+    proof: &[u8; PROOF_LEN],
+) -> Result<bool> {
+    let Some(epoch) = keys.epoch(number) else { return Ok(true) };
+    let before = epoch_before(store, keys, number)?;
+    let wanted = before.and_then(|before| before.next_proof(&epoch, entry));
+    Ok(wanted.is_none_or(|wanted| blake3::Hash::from(wanted) == *proof))
+}
+
+/// Whether an epoch began with this stored entry, which bears its number. Of one that is damaged its
+/// header tells.
+pub(super) fn begins(
+    store: &dyn Store,
+    keys: &KeyRing,
+    number: u32,
+    stored: &[u8],
+) -> Result<bool> {
+    let associated = u64::from(number).to_le_bytes();
+    let Ok(plain) = envelope::open(keys, ObjectKind::Log, &associated, stored) else {
+        return Ok(true);
+    };
+    let Some(Proofs { entry, next, .. }) = Proofs::split(&plain) else { return Ok(true) };
+    if !LogEntry::decode(entry).is_ok_and(|entry| entry.kind == EntryKind::Key) {
+        return Ok(true);
+    }
+    follows(store, keys, number, entry, next)
 }
 
 impl Repository {
@@ -38,15 +115,37 @@ impl Repository {
             Err(error) if self.is_newer_than_keys(&error) && self.reload_keys()? => {
                 self.open_entry(number, &stored)?
             }
+            // The keys at hand may be those of a rotation that was interrupted and made again.
+            Err(error) if error.is_object_damage() && self.renew_keys(&stored)? => {
+                self.open_entry(number, &stored)?
+            }
             other => other?,
         };
         let hash = *blake3::hash(&stored).as_bytes();
-        Ok(Some(StoredEntry { position: Position { number, hash }, entry }))
+        let epoch = epoch_of(&stored);
+        Ok(Some(StoredEntry { position: Position { number, hash }, entry, epoch }))
     }
 
-    /// BLAKE3 of the stored bytes of an entry, which can be told whatever its keys; `None` where it is
-    /// not there. Fails where it was written with newer keys than this slot will ever hold.
-    pub fn entry_hash(&self, number: u64) -> Result<Option<[u8; 32]>> {
+    /// Fetches other keys for an entry, where those at hand belong to an epoch that never began.
+    fn renew_keys(&self, stored: &[u8]) -> Result<bool> {
+        let epoch = epoch_of(stored);
+        if epoch <= self.keys.current().number() {
+            return Ok(false);
+        }
+        let Some(known) = self.keys.epoch(epoch) else { return Ok(false) };
+        self.keys.forget(epoch);
+        self.reload_keys()?;
+        let found = self.keys.epoch(epoch);
+        if found.is_none() {
+            self.keys.restore(known.clone());
+        }
+        Ok(found.is_some_and(|found| !found.is_same(&known)))
+    }
+
+    /// BLAKE3 of the stored bytes of an entry, and the epoch of its keys, which can be told whatever
+    /// those are; `None` where it is not there. Fails where it was written with newer keys than this
+    /// slot will ever hold.
+    pub fn entry_hash(&self, number: u64) -> Result<Option<([u8; 32], u32)>> {
         let stored = match self.store.get(&paths::log(number)) {
             Ok(stored) => stored,
             Err(StoreError::NotFound { .. }) => return Ok(None),
@@ -59,7 +158,7 @@ impl Repository {
                 return Err(Error::LeftOut { location: self.store.location(), epoch });
             }
         }
-        Ok(Some(*blake3::hash(&stored).as_bytes()))
+        Ok(Some((*blake3::hash(&stored).as_bytes(), epoch_of(&stored))))
     }
 
     /// Whether this is about something that was written after the keys at hand were fetched.
@@ -79,34 +178,108 @@ impl Repository {
         let damaged = |error: FormatError| Error::damaged(&path, error);
         let plain = envelope::open(&self.keys, ObjectKind::Log, &number.to_le_bytes(), stored)
             .map_err(|error| damaged(error.into()))?;
-        let (entry, proof) = plain
-            .split_last_chunk::<PROOF_LEN>()
+        let Proofs { entry, author, next } = Proofs::split(&plain)
             .ok_or_else(|| damaged(FormatError::Truncated("proof of an entry's author")))?;
-        let header =
-            Header::parse(stored, ObjectKind::Log).map_err(|error| damaged(error.into()))?;
-        let wanted =
-            self.keys.epoch(header.epoch()).and_then(|epoch| epoch.authority(number, entry));
-        let decoded = LogEntry::decode(entry).map_err(damaged)?;
+        let epoch = epoch_of(stored);
+        let wanted = self.keys.epoch(epoch).and_then(|epoch| epoch.authority(number, entry));
+        if self.has_old_keys(number, epoch)? {
+            return Err(damaged(FormatError::Invalid(
+                "log entry: it has older keys than one before it",
+            )));
+        }
+        let mut decoded = LogEntry::decode(entry).map_err(damaged)?;
         // Who may only write cannot tell, and need not: it deletes nothing.
-        if wanted.is_some_and(|wanted| blake3::Hash::from(wanted) != *proof) && !decoded.only_adds()
-        {
+        let is_proven = wanted.is_none_or(|wanted| blake3::Hash::from(wanted) == *author);
+        if !is_proven {
+            self.leave_sealed(&mut decoded)?;
+        }
+        if !is_proven && !decoded.only_adds() {
             return Err(damaged(FormatError::Invalid(
                 "log entry: a write-only key may add backups and nothing else",
             )));
         }
         // The entry that begins an epoch is the first one under its keys.
-        if decoded.kind == EntryKind::Key && u64::from(header.epoch()) == number {
-            self.keys.advance_to(header.epoch());
+        if decoded.kind == EntryKind::Key && u64::from(epoch) == number {
+            if !follows(&*self.store, &self.keys, epoch, entry, next)? {
+                self.keys.forget(epoch);
+                return Err(damaged(FormatError::Invalid(
+                    "log entry: its keys do not come from an owner of those before",
+                )));
+            }
+            self.keys.advance_to(epoch);
         }
         Ok(decoded)
     }
 
-    pub(super) fn seal_entry(&self, keys: &KeyRing, number: u64, entry: &LogEntry) -> Vec<u8> {
+    /// Whether an entry has older keys than those that were in force: whoever wrote it may have lost the
+    /// right to.
+    fn has_old_keys(&self, number: u64, epoch: u32) -> Result<bool> {
+        for newer in self.keys.epochs() {
+            if newer <= epoch || u64::from(newer) > number {
+                continue;
+            }
+            let header = match self.store.get_range(&paths::log(newer.into()), 0, HEADER_LEN) {
+                Ok(header) => header,
+                Err(StoreError::NotFound { .. } | StoreError::Failed { action: "read", .. }) => {
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let header = Header::parse(&header, ObjectKind::Log);
+            // A rotation that was interrupted began nothing.
+            if header.is_ok_and(|it| it.epoch() == newer && it.cipher(&self.keys).is_ok()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Leaves in an entry of a write-only key what such a key can have made: an old object of an owner
+    /// that it brings up again is none.
+    fn leave_sealed(&self, entry: &mut LogEntry) -> Result<()> {
+        let added = [
+            (&mut entry.index_add, paths::index as fn(&ObjectName) -> String, ObjectKind::Index),
+            (&mut entry.snapshot_add, paths::snapshot, ObjectKind::Snapshot),
+        ];
+        for (names, path, kind) in added {
+            let mut left = Vec::new();
+            for name in names.drain(..) {
+                let is_owners = match self.store.get_range(&path(&name), 0, HEADER_LEN) {
+                    Ok(header) => Header::parse(&header, kind).is_ok_and(|h| !h.is_sealed()),
+                    // Whoever needs it says what is wrong with it.
+                    Err(
+                        StoreError::NotFound { .. } | StoreError::Failed { action: "read", .. },
+                    ) => false,
+                    Err(error) => return Err(error.into()),
+                };
+                if !is_owners {
+                    left.push(name);
+                }
+            }
+            *names = left;
+        }
+        Ok(())
+    }
+
+    pub(super) fn seal_entry(
+        &self,
+        keys: &KeyRing,
+        number: u64,
+        entry: &LogEntry,
+    ) -> Result<Vec<u8>> {
         let mut plain = entry.encode();
-        let proof = keys.current().authority(number, &plain);
-        plain.extend_from_slice(&proof.unwrap_or([0; PROOF_LEN]));
+        let epoch = keys.current();
+        let author = epoch.authority(number, &plain);
+        let mut next = None;
+        if u64::from(epoch.number()) == number
+            && let Some(before) = epoch_before(&*self.store, keys, epoch.number())?
+        {
+            next = before.next_proof(&epoch, &plain);
+        }
+        plain.extend_from_slice(&next.unwrap_or_default());
+        plain.extend_from_slice(&author.unwrap_or_default());
         let entropy = &*self.environment.entropy;
-        envelope::seal(keys, entropy, ObjectKind::Log, &number.to_le_bytes(), &plain)
+        Ok(envelope::seal(keys, entropy, ObjectKind::Log, &number.to_le_bytes(), &plain))
     }
 
     /// Tries to take slot `number`. `true`: these bytes are in it. `false`: somebody else's are.
@@ -141,7 +314,7 @@ impl Repository {
         let path = paths::log(number);
         let mut noop = LogEntry::new(EntryKind::Noop);
         noop.previous = self.index.position()?.map_or([0; 32], |position| position.hash);
-        let put = self.store.put_new(&path, &self.seal_entry(&self.keys, number, &noop));
+        let put = self.store.put_new(&path, &self.seal_entry(&self.keys, number, &noop)?);
         match (put, self.store.get(&path)) {
             // Only a store that answers so vouches for what is there.
             (Err(StoreError::AlreadyExists { .. }), Ok(found)) => Ok(found == stored),

@@ -27,6 +27,7 @@ impl Repository {
     /// Adds a slot for another secret and returns its name.
     pub fn add_key(&self, secret: &Secret, kdf: Kdf, role: Role, label: &str) -> Result<String> {
         self.expect_owner()?;
+        self.expect_valid_slot()?;
         let created = self.environment.clock.now();
         let entropy = &*self.environment.entropy;
         loop {
@@ -55,13 +56,33 @@ impl Repository {
         }
     }
 
-    /// Removes the slot whose name starts with `prefix`. One that certainly opens the repository
-    /// stays, without which nobody ever could: the one it was opened with, or one added since.
+    /// Fails where the slot in use was removed. A rotation removes it too, and puts another one there
+    /// that the same secret opens.
+    fn expect_valid_slot(&self) -> Result<()> {
+        let head = self.sync()?;
+        let removed = self.removed_slots(head.number)?;
+        let opens = |slot: &NamedSlot| {
+            !removed.contains(&slot.name)
+                && slot.slot.as_ref().is_ok_and(|slot| slot.fits(&self.slot_key))
+        };
+        if !removed.contains(&self.slot_in_use()) || self.key_slots()?.iter().any(opens) {
+            return Ok(());
+        }
+        let text = "the key slot in use was removed: open the repository with another one";
+        Err(Error::Conflict(text.into()))
+    }
+
+    /// Removes the slot whose name, or whose name that stays through rotations, starts with `prefix`.
+    /// One that certainly opens the repository stays, without which nobody ever could: the one it was
+    /// opened with, or one added since.
     pub fn remove_key(&self, prefix: &str) -> Result<String> {
         self.expect_owner()?;
         let slots = self.key_slots()?;
-        let matching: Vec<_> =
-            slots.iter().filter(|slot| slot.name.starts_with(prefix)).map(|s| &s.name).collect();
+        let is_meant = |NamedSlot { name, slot }: &&NamedSlot| {
+            let lasting = slot.as_ref().is_ok_and(|slot| slot.lasting_name().starts_with(prefix));
+            lasting || name.starts_with(prefix)
+        };
+        let matching: Vec<_> = slots.iter().filter(is_meant).map(|slot| &slot.name).collect();
         let [name] = matching[..] else {
             return Err(Error::Usage(format!(
                 "'{prefix}' matches {} key slots; 'restow key list' shows them",
@@ -140,7 +161,8 @@ pub fn restore_slot(store: &dyn Store, text: &[u8], secret: &Secret) -> Result<S
 pub(super) fn read_slots(store: &dyn Store) -> Result<Vec<NamedSlot>> {
     let mut slots = Vec::new();
     for object in store.list(paths::KEYS)? {
-        let name = &object.path[paths::KEYS.len()..];
+        // A bucket may hold an object for the folder itself.
+        let name = object.path.strip_prefix(paths::KEYS).unwrap_or_default();
         if ObjectName::from_hex(name).is_ok() {
             slots.extend(read_slot(store, name));
         }

@@ -92,7 +92,7 @@ impl Repository {
             entry.time_ns = self.environment.clock.now().as_nanosecond() as i64;
             entry.author.clone_from(&self.environment.author);
             let number = head.number + 1;
-            let stored = self.seal_entry(&self.keys, number, &entry);
+            let stored = self.seal_entry(&self.keys, number, &entry)?;
             if self.put_entry(number, &stored)? {
                 let position = Position { number, hash: *blake3::hash(&stored).as_bytes() };
                 tracing::info!(
@@ -119,7 +119,7 @@ impl Repository {
     pub(super) fn put_first_entry(&self, mut entry: LogEntry) -> Result<()> {
         entry.time_ns = self.environment.clock.now().as_nanosecond() as i64;
         entry.author.clone_from(&self.environment.author);
-        let stored = self.seal_entry(&self.keys, 0, &entry);
+        let stored = self.seal_entry(&self.keys, 0, &entry)?;
         if self.put_entry(0, &stored)? {
             return Ok(());
         }
@@ -144,6 +144,7 @@ impl Repository {
                 Error::Conflict("the commit log does not begin with a state".to_owned())
             })?;
         };
+        self.keys.advance_to(state.epoch);
         let mut entries = vec![state];
         self.gather(&mut entries, false)?;
         self.replay(None, &entries)
@@ -151,15 +152,22 @@ impl Repository {
 
     /// Goes on from where the index stands, after a look that the log still says what it said.
     fn follow(&self, position: Position) -> Result<Position> {
-        self.expect_entry(position).or_else(|error| self.explain_by_repair(position, error))?;
+        let epoch = match self.expect_entry(position) {
+            Ok(epoch) => epoch,
+            Err(error) => return self.explain_by_repair(position, error),
+        };
+        // Whatever was found when the repository was opened: nothing new is written with older keys.
+        self.keys.advance_to(epoch);
         let entry = LogEntry::new(EntryKind::Noop);
-        let mut entries = vec![StoredEntry { position, entry }];
-        self.gather(&mut entries, true).or_else(|error| self.explain_by_repair(position, error))?;
+        let mut entries = vec![StoredEntry { position, entry, epoch }];
+        if let Err(error) = self.gather(&mut entries, true) {
+            return self.explain_by_repair(position, error);
+        }
         self.replay(Some(position), &entries[1..])
     }
 
     /// Where the log was repaired over what this machine saw, says so: to accept that is for people.
-    fn explain_by_repair(&self, seen: Position, error: Error) -> Result<()> {
+    fn explain_by_repair(&self, seen: Position, error: Error) -> Result<Position> {
         if !matches!(error, Error::RolledBack { .. }) && !error.is_object_damage() {
             return Err(error);
         }
@@ -174,19 +182,19 @@ impl Repository {
         Err(error)
     }
 
-    /// Fails where the log does not hold this entry any more.
-    pub(super) fn expect_entry(&self, position: Position) -> Result<()> {
+    /// Fails where the log does not hold this entry any more. Returns the epoch of its keys.
+    pub(super) fn expect_entry(&self, position: Position) -> Result<u32> {
         let path = paths::log(position.number);
         let rolled_back =
             |detail: String| Error::RolledBack { location: self.store.location(), detail };
         match self.entry_hash(position.number)? {
             None => Err(rolled_back(format!("{path} was there before and is gone"))),
-            Some(hash) if hash != position.hash => {
+            Some((hash, _)) if hash != position.hash => {
                 // Damage is not a rollback.
                 self.read_entry(position.number)?;
                 Err(rolled_back(format!("{path} is not the entry that was there before")))
             }
-            Some(_) => Ok(()),
+            Some((_, epoch)) => Ok(epoch),
         }
     }
 
@@ -196,6 +204,7 @@ impl Repository {
         while let Some(last) = entries.last().map(|last| last.position)
             && let Some(next) = self.read_entry(last.number + 1)?
         {
+            self.keys.advance_to(next.epoch);
             let path = paths::log(next.position.number);
             if next.entry.previous != last.hash && !pinned {
                 return Err(Error::damaged(path, FormatError::Invalid("chain of log entries")));
@@ -355,7 +364,7 @@ impl Repository {
         entry.time_ns = self.environment.clock.now().as_nanosecond() as i64;
         entry.author.clone_from(&self.environment.author);
         let number = head.number + 1;
-        let stored = self.seal_entry(&self.keys, number, &entry);
+        let Ok(stored) = self.seal_entry(&self.keys, number, &entry) else { return };
         if let Ok(true) = self.put_entry(number, &stored) {
             let position = Position { number, hash: *blake3::hash(&stored).as_bytes() };
             let _ = self.apply(Some(head), position, &entry, &|_| false);

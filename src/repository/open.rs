@@ -261,9 +261,9 @@ fn unlock_any(store: &dyn Store, secret: &Secret, config: &[u8]) -> Result<Unloc
 }
 
 fn slot_count(listed: &[ObjectInfo]) -> usize {
-    let is_slot =
-        |object: &&ObjectInfo| ObjectName::from_hex(&object.path[paths::KEYS.len()..]).is_ok();
-    listed.iter().filter(is_slot).count()
+    let name = |object: &&ObjectInfo| object.path.strip_prefix(paths::KEYS).map(str::to_owned);
+    let is_slot = |name: &String| ObjectName::from_hex(name).is_ok();
+    listed.iter().filter_map(|object| name(&object)).filter(is_slot).count()
 }
 
 fn unlock_one(

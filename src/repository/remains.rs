@@ -119,7 +119,7 @@ impl Repository {
                     }
                 }
                 Err(error) if self.is_older_than_keys(&error) => {
-                    reading.unreadable(number, self.entry_hash(number)?);
+                    reading.unreadable(number, self.entry_hash(number)?.map(|(hash, _)| hash));
                 }
                 Ok(None) => reading.lose(number, Error::missing_object(&paths::log(number))),
                 Err(error) if error.is_object_damage() => reading.lose(number, error),
@@ -192,7 +192,7 @@ impl Reading {
     }
 
     fn entry(&mut self, stored: StoredEntry) {
-        let StoredEntry { position, entry } = stored;
+        let StoredEntry { position, entry, .. } = stored;
         if self.previous.is_some_and(|previous| previous != entry.previous) {
             let path = paths::log(position.number);
             let invalid = FormatError::Invalid("chain of log entries");

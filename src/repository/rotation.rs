@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 
 use super::Repository;
+use super::entry::begins;
 use super::keys::NamedSlot;
 use crate::crypto::envelope::{HEADER_LEN, Header, ObjectKind};
 use crate::crypto::epoch::Epoch;
@@ -58,14 +59,21 @@ impl EpochUse {
 /// its number proves that it did, and where that one is damaged any later one under its keys.
 pub(super) fn settle(store: &dyn Store, keys: &KeyRing) -> Result<()> {
     for number in keys.epochs().into_iter().rev().filter(|number| *number > 0) {
-        let header = match store.get(&paths::log(number.into())) {
-            Ok(stored) => Header::parse(&stored, ObjectKind::Log).ok(),
+        let stored = match store.get(&paths::log(number.into())) {
+            Ok(stored) => Some(stored),
             Err(StoreError::NotFound { .. }) => None,
             // What a disk cannot read is as good as damaged.
             Err(StoreError::Failed { action: "read", .. }) => None,
             Err(error) => return Err(error.into()),
         };
+        let header = stored.as_ref().and_then(|it| Header::parse(it, ObjectKind::Log).ok());
         let is_of = |header: &Header| header.epoch() == number && header.cipher(keys).is_ok();
+        if let (Some(stored), true) = (&stored, header.as_ref().is_some_and(is_of))
+            && !begins(store, keys, number, stored)?
+        {
+            keys.forget(number);
+            continue;
+        }
         if header.as_ref().is_some_and(is_of) || is_proven_later(store, number, &is_of)? {
             keys.switch_to(number);
             return Ok(());
@@ -213,7 +221,7 @@ impl Repository {
         let removed = self.removed_slots(head.number)?;
         for (name, slot) in self.proven_slots(&removed, &mut rotation.left_out)? {
             let refilled = slot
-                .refilled(&keys, &*self.environment.entropy)
+                .refilled(&self.keys, &keys, &*self.environment.entropy)
                 .map_err(|source| Error::damaged(format!("{}{name}", paths::KEYS), source))?;
             let new = self.put_slot(&refilled)?;
             if slot.fits(&self.slot_key) {
@@ -240,7 +248,7 @@ impl Repository {
         entry.time_ns = self.environment.clock.now().as_nanosecond() as i64;
         entry.author.clone_from(&self.environment.author);
         let number = head.number + 1;
-        let stored = self.seal_entry(&keys, number, &entry);
+        let stored = self.seal_entry(&keys, number, &entry)?;
         if !self.put_entry(number, &stored)? {
             self.delete_slots(&made)?;
             return Ok(None);

@@ -2,14 +2,20 @@
 //! them, and nobody given keys who should not have them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use restow::crypto::CryptoError;
-use restow::crypto::envelope::{HEADER_LEN, Header, ObjectKind};
+use restow::crypto::envelope::{self, HEADER_LEN, Header, ObjectKind};
+use restow::crypto::epoch::Epoch;
 use restow::crypto::keys::KeyRing;
 use restow::crypto::slot::{Kdf, Role, Secret, Slot};
 use restow::entropy::OsEntropy;
 use restow::error::{Error, ErrorKind, Result};
 use restow::forget::forget;
+use restow::format::log::{EntryKind, LogEntry};
+use restow::format::paths;
+use restow::id::ObjectName;
+use restow::index::Fate;
 use restow::progress::Progress;
 use restow::prune::PruneOptions;
 use restow::repository::Repository;
@@ -371,6 +377,100 @@ fn a_prune_comes_between_the_steps_of_a_write_only_backup() {
             return;
         }
     }
+}
+
+/// The keys of somebody whose slot is removed later, and a copy of all slots from before.
+fn stolen(store: &Arc<MemoryStore>) -> (Repository, Vec<Slot>) {
+    let repository = open(store.clone()).unwrap();
+    let name = repository.add_key(&other(), Kdf::KeyFile, Role::Owner, "").unwrap();
+    let stolen = open_with(store.clone(), &other()).unwrap();
+    let slots = repository.key_slots().unwrap().into_iter().map(|slot| slot.slot.unwrap());
+    let slots = slots.collect();
+    repository.remove_key(&name).unwrap();
+    repository.rotate_keys().unwrap();
+    (stolen, slots)
+}
+
+/// Puts an entry at the head of the log, whatever the rules say.
+fn put_entry(store: &MemoryStore, keys: &KeyRing, mut entry: LogEntry) -> u64 {
+    let listed = store.list("log/").unwrap();
+    let head = &listed.last().unwrap().path;
+    let number = paths::log_number(head).unwrap() + 1;
+    entry.previous = *blake3::hash(&store.get(head).unwrap()).as_bytes();
+    let mut plain = entry.encode();
+    let proof = keys.current().authority(number, &plain).unwrap_or_default();
+    plain.extend_from_slice(&[0; 32]);
+    plain.extend_from_slice(&proof);
+    let kind = ObjectKind::Log;
+    let sealed = envelope::seal(keys, &OsEntropy, kind, &number.to_le_bytes(), &plain);
+    store.put_new(&paths::log(number), &sealed).unwrap();
+    number
+}
+
+#[test]
+fn who_has_old_keys_alone_can_write_nothing_more() {
+    let (store, _) = prepared();
+    let (stolen, _) = stolen(&store);
+    let repository = open(store.clone()).unwrap();
+    let mut entry = LogEntry::new(EntryKind::Forget);
+    entry.snapshot_remove = repository.index().snapshot_names().unwrap();
+    let number = put_entry(&store, stolen.keys(), entry);
+    let error = repository.sync().unwrap_err();
+    assert!(error.to_string().contains(&paths::log(number)), "{error}");
+    assert!(open(store.clone()).is_err());
+    // Nor does a state of theirs stand for what was before it.
+    let mut entry = LogEntry::new(EntryKind::State);
+    entry.config = store.get("config").unwrap();
+    put_entry(&store, stolen.keys(), entry);
+    assert!(open(store).is_err());
+}
+
+#[test]
+fn who_had_the_keys_cannot_begin_an_epoch() {
+    let (store, _) = prepared();
+    let (stolen, slots) = stolen(&store);
+    let repository = open(store.clone()).unwrap();
+    let current = repository.keys().current().number();
+    let head = repository.sync().unwrap().number;
+    let mine = stolen.keys().copy();
+    mine.begin(Epoch::generate(head as u32 + 1, &OsEntropy));
+    for slot in slots {
+        let filled = slot.refilled(stolen.keys(), &mine, &OsEntropy).unwrap();
+        let text = serde_json::to_vec(&filled).unwrap();
+        store.put_new(&format!("keys/{}", ObjectName::of(&text).to_hex()), &text).unwrap();
+    }
+    put_entry(&store, &mine, LogEntry::new(EntryKind::Key));
+    assert!(repository.sync().is_err());
+    assert_eq!(repository.keys().current().number(), current);
+}
+
+#[test]
+fn an_old_object_of_an_owner_comes_not_back_through_a_write_only_key() {
+    let (store, folder, days) = with_write_only_key();
+    let repository = open(store.clone()).unwrap();
+    let name = back_up(&repository, &days[0]).unwrap().name.unwrap();
+    let before = store.objects();
+    let indexes = repository.index().index_names().unwrap();
+    let packs: Vec<ObjectName> =
+        repository.index().packs().unwrap().into_iter().map(|(name, _)| name).collect();
+    let all = repository.index().snapshot_names().unwrap();
+    forget(&repository, &all.into_iter().collect(), true).unwrap();
+    let options = PruneOptions { grace: Duration::ZERO, allow_empty: true, ..Default::default() };
+    restow::prune::run(&repository, &options, &Progress::default()).unwrap();
+    for (path, bytes) in before {
+        if path.starts_with("idx/") || path.starts_with("snap/") {
+            let _ = store.put_new(&path, &bytes);
+        }
+    }
+    let writer = open_to_write(store.clone(), &folder).unwrap();
+    let mut entry = LogEntry::new(EntryKind::Add);
+    (entry.index_add, entry.rescue, entry.snapshot_add) = (indexes, packs.clone(), vec![name]);
+    writer.commit(&mut || Ok(entry.clone())).unwrap();
+    repository.sync().unwrap();
+    assert!(packs.iter().all(|pack| repository.index().fate(pack) == Some(Fate::Dead)));
+    assert!(repository.index().snapshot_names().unwrap().is_empty());
+    back_up(&repository, &days[0]).unwrap();
+    assert_sound(&repository);
 }
 
 fn copy_folder(from: &std::path::Path, to: &std::path::Path) {

@@ -117,8 +117,8 @@ pub fn run(global: &Global, args: KeyArgs) -> Result<u8> {
 
 fn list(global: &Global) -> Result<()> {
     let repository = global.open_read_only()?;
-    let mut rows =
-        vec![["", "slot", "kind", "may", "created", "label"].map(str::to_owned).to_vec()];
+    let head = ["", "slot", "lasting name", "kind", "may", "created", "label"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
     for NamedSlot { name, slot } in repository.key_slots()? {
         let is_used = name == repository.slot_in_use();
         let mark = if is_used { "*" } else { "" };
@@ -136,17 +136,19 @@ fn list(global: &Global) -> Result<()> {
                     output::json(&serde_json::json!({
                         "slot": name, "kind": kind, "created": slot.created, "label": slot.label,
                         "in_use": is_used, "role": slot.role, "proven": is_proven,
+                        "lasting_name": slot.lasting_name(),
                     }))?;
                 }
                 let created = slot.created.strftime("%Y-%m-%d %H:%M:%S").to_string();
-                row.extend([kind.to_owned(), may.to_owned(), created, slot.label]);
+                let lasting = slot.lasting_name()[..8].to_owned();
+                row.extend([lasting, kind.to_owned(), may.to_owned(), created, slot.label]);
             }
             Err(error) => {
                 if global.json {
                     let error = error.to_string();
                     output::json(&serde_json::json!({ "slot": name, "damaged": error }))?;
                 }
-                row.extend(["damaged", "", "", ""].map(str::to_owned));
+                row.extend(["", "damaged", "", "", ""].map(str::to_owned));
             }
         }
         rows.push(row);

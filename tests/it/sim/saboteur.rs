@@ -92,7 +92,7 @@ impl World {
         let keys = self.ledger.observer().keys();
         let plain = envelope::open(keys, ObjectKind::Log, &number.to_le_bytes(), bytes);
         let plain = plain.expect("actors seal well");
-        let (plain, _proof) = plain.split_last_chunk::<32>().expect("a proof is behind it");
+        let (plain, _proofs) = plain.split_last_chunk::<64>().expect("proofs are behind it");
         let mut entry = LogEntry::decode(plain).expect("actors encode well");
         match (sabotage, entry.kind) {
             (Sabotage::NoRescue, EntryKind::Add) if !entry.rescue.is_empty() => {
@@ -155,6 +155,7 @@ impl World {
         let keys = self.ledger.observer().keys();
         let mut plain = entry.encode();
         let proof = keys.current().authority(number, &plain).expect("the observer is an owner");
+        plain.extend_from_slice(&[0; 32]);
         plain.extend_from_slice(&proof);
         envelope::seal(keys, &entropy, ObjectKind::Log, &number.to_le_bytes(), &plain)
     }

@@ -10,7 +10,7 @@ use clap::Args;
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use restow::crypto::kit;
-use restow::crypto::slot::{Kdf, Role, Secret};
+use restow::crypto::slot::{Kdf, Role, Secret, Slot};
 use restow::error::Error;
 use restow::repository::Repository;
 use restow::repository::keys::restore_slot;
@@ -74,6 +74,7 @@ fn page(repository: &Repository, slot: &str, secret: &[u8; 32]) -> Result<Zeroiz
     let code = QrCode::new(line.as_bytes())?;
     let square = Zeroizing::new(code.render::<Dense1x2>().quiet_zone(true).build());
     let text = repository.store().get(&format!("keys/{slot}"))?;
+    let lasting = serde_json::from_slice::<Slot>(&text)?.lasting_name();
     Ok(Zeroizing::new(format!(
         "restow recovery kit\n\
          ===================\n\n\
@@ -82,7 +83,8 @@ fn page(repository: &Repository, slot: &str, secret: &[u8; 32]) -> Result<Zeroiz
          made        {made}\n\
          slot        {slot}\n\n\
          Whoever holds this page can read every backup in the repository. Keep it where you keep what\n\
-         must survive the loss of every computer. 'restow key remove {short}' makes it worthless.\n\n\
+         must survive the loss of every computer. Where it was lost, 'restow key remove {lasting}', then\n\
+         'restow key rotate' and 'restow prune' make it worthless: all three.\n\n\
          To open the repository, put the next line into a file and run restow with --key-file FILE:\n\n\
          {line}\n\n\
          {square}\n\n\
@@ -92,7 +94,7 @@ fn page(repository: &Repository, slot: &str, secret: &[u8; 32]) -> Result<Zeroiz
         location = repository.store().location(),
         id = repository.config().id,
         made = repository.environment().clock.now().strftime("%Y-%m-%d %H:%M:%S UTC"),
-        short = &slot[..8],
+        lasting = lasting,
         line = &*line,
         square = &*square,
         lines = kit::encode_slot(&text),
