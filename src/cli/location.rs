@@ -1,6 +1,8 @@
 //! Where a repository is: what `--repo` may say, and the options and credentials that belong to it,
 //! from the environment and the files that everybody uses for them. Secrets never stand in a URL.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -26,10 +28,41 @@ pub enum Location {
 /// Understands a path or URL.
 pub fn parse(text: &str) -> Result<Location> {
     match text.split_once("://") {
-        None => Ok(Location::Folder(text.into())),
-        Some(("file", path)) => Ok(Location::Folder(path.into())),
+        None => folder(text),
+        Some(("file", path)) => {
+            // Nobody else's files: the host is empty or this one.
+            let path = path.strip_prefix("localhost").unwrap_or(path);
+            if !path.starts_with('/') {
+                return Err(usage("a file:// URL is file:///FOLDER"));
+            }
+            let bytes: Vec<u8> = percent_encoding::percent_decode_str(path).collect();
+            Ok(Location::Folder(OsString::from_vec(bytes).into()))
+        }
         Some((scheme, _)) => remote(scheme, text),
     }
+}
+
+/// A path. What other programs call their repositories is none: a backup that goes to the disk that it
+/// should protect would be noticed too late.
+fn folder(text: &str) -> Result<Location> {
+    const SCHEMES: [&str; 11] =
+        ["s3", "gs", "az", "azure", "sftp", "ssh", "file", "rest", "b2", "swift", "rclone"];
+    let Some((scheme, rest)) = text.split_once(':') else {
+        return Ok(Location::Folder(text.into()));
+    };
+    if !SCHEMES.contains(&scheme) {
+        return Ok(Location::Folder(text.into()));
+    }
+    let hint = match scheme {
+        "s3" => "s3://BUCKET/PREFIX?endpoint=https://SERVER",
+        "gs" => "gs://BUCKET/PREFIX",
+        "az" | "azure" => "az://CONTAINER/PREFIX",
+        "sftp" | "ssh" => "sftp://USER@HOST/FOLDER",
+        _ => "a path, or a URL that 'restow help' names",
+    };
+    Err(usage(format!(
+        "'{scheme}:{rest}' is no repository here: write {hint}; a folder of that name is './{text}'"
+    )))
 }
 
 fn remote(scheme: &str, text: &str) -> Result<Location> {
@@ -61,6 +94,13 @@ fn parsed(text: &str) -> Result<Url> {
             url.scheme()
         )));
     }
+    // A part that means nothing here would be left out, and another place taken for this one.
+    if url.fragment().is_some() {
+        return Err(usage("a '#' in a URL is written %23"));
+    }
+    if text.to_ascii_lowercase().replace("%2e", ".").split('/').any(|part| part == "..") {
+        return Err(usage("a URL must not hold '..'"));
+    }
     Ok(url)
 }
 
@@ -76,7 +116,9 @@ fn server(text: &str) -> Result<Server> {
         return Err(usage("an sftp:// URL takes no options: they belong into ~/.ssh/config"));
     }
     let host = url.host_str().filter(|host| !host.is_empty());
-    let host = host.ok_or_else(|| usage("no host in the sftp:// URL"))?.to_owned();
+    let host = host.ok_or_else(|| usage("no host in the sftp:// URL"))?;
+    // ssh wants the address of IPv6 alone.
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     // `sftp://host/path` is absolute, `sftp://host/~/path` begins at the user's folder.
     let path = plain(url.path())?;
     let path = path.strip_prefix("/~/").map_or(path.clone(), str::to_owned);
@@ -107,6 +149,13 @@ fn bucket(text: &str) -> Result<Bucket> {
     let name = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| {
         usage(format!("no bucket in the URL: it is {}://BUCKET/PREFIX", url.scheme()))
     })?;
+    if url.port().is_some() || !url.username().is_empty() {
+        return Err(usage(format!(
+            "a {0}:// URL is {0}://BUCKET/PREFIX, without user or port; a server of one's own is \
+             named by ?endpoint=https://HOST:PORT",
+            url.scheme()
+        )));
+    }
     let prefix = plain(url.path())?.trim_matches('/').to_owned();
     let mut location = format!("{}://{name}", url.scheme());
     if !prefix.is_empty() {
@@ -346,4 +395,50 @@ fn profile_options(named: Option<&str>, keyless: bool) -> Result<Vec<(&'static s
 #[cfg(feature = "cloud")]
 fn has_key(found: &[(&'static str, String)]) -> bool {
     found.iter().any(|(name, _)| *name == "AWS_ACCESS_KEY_ID")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(text: &str) -> String {
+        parse(text).err().unwrap_or_else(|| panic!("{text} is understood")).to_string()
+    }
+
+    fn path(text: &str) -> PathBuf {
+        match parse(text).unwrap() {
+            Location::Folder(path) => path,
+            _ => panic!("{text} is no folder"),
+        }
+    }
+
+    #[test]
+    fn folders_are_folders() {
+        assert_eq!(path("/srv/a b"), PathBuf::from("/srv/a b"));
+        assert_eq!(path("file:///srv/a%20b"), PathBuf::from("/srv/a b"));
+        assert_eq!(path("file://localhost/srv"), PathBuf::from("/srv"));
+        assert_eq!(path("./s3:x"), PathBuf::from("./s3:x"));
+        assert_eq!(path("odd:name"), PathBuf::from("odd:name"));
+    }
+
+    #[test]
+    fn what_means_another_place_is_no_folder() {
+        for text in ["sftp:me@host:/srv/repo", "s3:s3.amazonaws.com/b/x", "rest:h/x"] {
+            assert!(problem(text).contains("is no repository here"), "{text}");
+        }
+        assert!(problem("file://host/x").contains("file:///FOLDER"));
+    }
+
+    #[test]
+    fn no_part_of_a_url_is_passed_over() {
+        assert!(problem("sftp://h/a#1").contains("%23"));
+        assert!(problem("s3://b/a/%2e%2E/x").contains("'..'"));
+        assert!(problem("s3://localhost:9000/b/p").contains("endpoint"));
+        assert!(problem("s3://KEY@b/p").contains("endpoint"));
+        #[cfg(feature = "sftp")]
+        match parse("sftp://[::1]:2222/x").unwrap() {
+            Location::Sftp(server) => assert_eq!((&*server.host, server.port), ("::1", Some(2222))),
+            _ => panic!("no server"),
+        }
+    }
 }

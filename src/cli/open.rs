@@ -107,6 +107,13 @@ impl Global {
         expect_owner(self.open_to_add()?)
     }
 
+    /// The same, without copies of packs that this machine keeps.
+    pub fn open_owner_uncached(&self) -> Result<Repository> {
+        let secret = self.secret(false)?;
+        let store = self.existing()?.0;
+        expect_owner(Repository::open(store, &secret, self.environment()?)?)
+    }
+
     /// Opens the repository for backups, for which a write-only key will do.
     pub fn open_to_add(&self) -> Result<Repository> {
         let store = self.cached(self.existing()?)?;

@@ -1,6 +1,7 @@
 //! Making and opening repositories.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -397,6 +398,13 @@ fn probe_create_only(store: &dyn Store, id: &RepositoryId) -> Result<()> {
     match store.put_new(&path, b"first") {
         // Nobody else has this name: an attempt whose reply was lost was our own.
         Err(StoreError::AlreadyExists { .. }) => {}
+        Err(StoreError::Failed { source, .. }) if source.kind() == io::ErrorKind::Unsupported => {
+            return Err(Error::Conflict(format!(
+                "{} cannot create an object only if there is none of its name ({source}); it cannot \
+                 hold a repository",
+                store.location()
+            )));
+        }
         other => other?,
     }
     let second = store.put_new(&path, b"second");

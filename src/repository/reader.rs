@@ -202,8 +202,7 @@ impl<'a> ChunkReader<'a> {
     /// What a blob holds, as its codec made it.
     pub fn payload(&self, place: &Found) -> Result<Vec<u8>> {
         let mut stored = Vec::new();
-        self.fetch(place, &mut stored)?;
-        let length = self.unseal(place, &mut stored)?;
+        let length = self.open(place, &mut stored)?;
         stored.truncate(length);
         Ok(stored)
     }
@@ -255,7 +254,7 @@ impl<'a> ChunkReader<'a> {
         }
         let bases = self.bases(place, scratch, depth)?;
         let mut stored = std::mem::take(&mut scratch.stored);
-        let opened = self.fetch(place, &mut stored).and_then(|()| self.unseal(place, &mut stored));
+        let opened = self.open(place, &mut stored);
         let decoded =
             opened.and_then(|length| self.expand(place, &bases, &stored[..length], scratch));
         scratch.stored = stored;
@@ -269,6 +268,19 @@ impl<'a> ChunkReader<'a> {
             return Err(Error::damaged(blob_name(place), FormatError::Invalid("delta chain")));
         }
         entry.bases.iter().map(|base| self.base_at_depth(base, scratch, depth + 1)).collect()
+    }
+
+    /// Fetches and decrypts a blob. What is kept near may be wrong; then the store itself is asked.
+    fn open(&self, place: &Found, stored: &mut Vec<u8>) -> Result<usize> {
+        self.fetch(place, stored)?;
+        self.unseal(place, stored).or_else(|error| {
+            let (path, length) = (paths::pack(&place.pack.name), place.entry().stored_len as usize);
+            let store = self.repository.store();
+            match store.get_range_fresh(&path, place.offset(), length, stored) {
+                Ok(()) => self.unseal(place, stored),
+                Err(_) => Err(error),
+            }
+        })
     }
 
     /// Decrypts a blob in place. Returns the length of its payload, which stands first then.

@@ -175,6 +175,17 @@ pub trait Store: Send + Sync {
         );
         Err(StoreError::Failed { action: "replace", path: path.to_owned(), source })
     }
+    /// Reads a range past everything that is kept nearer, which it forgets: what came from there was
+    /// wrong.
+    fn get_range_fresh(
+        &self,
+        path: &str,
+        offset: u64,
+        length: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        self.get_range_into(path, offset, length, out)
+    }
     /// Removes what writers that died left behind and no listing shows.
     fn tidy(&self) -> Result<(), StoreError> {
         Ok(())
@@ -215,6 +226,15 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         out: &mut Vec<u8>,
     ) -> Result<(), StoreError> {
         (**self).get_range_for(purpose, path, offset, length, out)
+    }
+    fn get_range_fresh(
+        &self,
+        path: &str,
+        offset: u64,
+        length: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        (**self).get_range_fresh(path, offset, length, out)
     }
     fn head(&self, path: &str) -> Result<u64, StoreError> {
         (**self).head(path)

@@ -41,6 +41,15 @@ impl<S: Store> Store for ReadOnlyStore<S> {
     ) -> Result<(), StoreError> {
         self.0.get_range_for(purpose, path, offset, length, out)
     }
+    fn get_range_fresh(
+        &self,
+        path: &str,
+        offset: u64,
+        length: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        self.0.get_range_fresh(path, offset, length, out)
+    }
     fn head(&self, path: &str) -> Result<u64, StoreError> {
         self.0.head(path)
     }

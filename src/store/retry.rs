@@ -18,7 +18,7 @@ use crate::entropy::{Entropy, random};
 const FIRST: Duration = Duration::from_millis(250);
 /// Longest wait.
 const LONGEST: Duration = Duration::from_secs(20);
-/// How long to go on, waits and all.
+/// How long to go on after the first failure, waits and all.
 const TOTAL: Duration = Duration::from_secs(5 * 60);
 /// Most attempts, and most at a store that never answered.
 const ATTEMPTS: u32 = 30;
@@ -41,7 +41,7 @@ impl<S: Store, P: Pause> RetryStore<S, P> {
     /// Calls until it succeeds, fails for good, or enough was tried. Tells whether an earlier
     /// attempt may have got through.
     fn attempt<T>(&self, mut call: impl FnMut() -> Result<T, StoreError>) -> Outcome<T> {
-        let started = self.pause.elapsed();
+        let mut failed = None;
         let mut may_have_landed = false;
         for attempt in 1.. {
             let error = match call() {
@@ -59,7 +59,9 @@ impl<S: Store, P: Pause> RetryStore<S, P> {
                 true => ATTEMPTS,
                 false => FIRST_ATTEMPTS,
             };
-            let spent = self.pause.elapsed().saturating_sub(started);
+            // What moves a lot over a slow line may take long before it fails at all.
+            let now = self.pause.elapsed();
+            let spent = now.saturating_sub(*failed.get_or_insert(now));
             if is_definite
                 || attempt >= limit
                 || spent >= TOTAL

@@ -80,6 +80,16 @@ impl<S: Store> Store for TracedStore<S> {
         let get = || self.0.get_range_for(purpose, path, offset, length, out);
         self.tell("get range", path, get, |()| length as u64)
     }
+    fn get_range_fresh(
+        &self,
+        path: &str,
+        offset: u64,
+        length: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let get = || self.0.get_range_fresh(path, offset, length, out);
+        self.tell("get range again", path, get, |()| length as u64)
+    }
     fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, StoreError> {
         let list = || self.0.list_after(prefix, after);
         self.tell("list", prefix, list, |objects| objects.len() as u64)

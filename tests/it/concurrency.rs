@@ -29,8 +29,8 @@ fn sixteen_committers_leave_a_log_without_gaps() {
     });
     let repository = open(store.clone()).unwrap();
     let head = repository.index().position().unwrap().unwrap().number;
-    // One whole state is written on the way, after entry 127.
-    assert_eq!(head, 160 + 1);
+    // One whole state is written on the way, after entry 127, unless its writer lost the race.
+    assert!((160..=161).contains(&head), "{head}");
     assert_eq!(store.list("log/").unwrap().len() as u64, head + 1);
     let report = check(&repository, ReadData::All, &Progress::default()).unwrap();
     assert!(report.problems.is_empty(), "{:?}", report.problems);

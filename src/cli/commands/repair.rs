@@ -119,7 +119,8 @@ pub fn run(global: &Global, args: RepairArgs) -> Result<u8> {
 
 fn open(global: &Global, dry_run: bool) -> Result<Repository> {
     if !dry_run {
-        return global.open();
+        // What this machine keeps of packs is not what the repository holds.
+        return global.open_owner_uncached();
     }
     let store: Arc<dyn Store> = Arc::new(ReadOnlyStore(global.store()?));
     let secret = global.secret(false)?;

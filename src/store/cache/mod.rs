@@ -221,6 +221,17 @@ impl<S: Store> Store for CacheStore<S> {
         }
     }
 
+    fn get_range_fresh(
+        &self,
+        path: &str,
+        offset: u64,
+        length: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        self.pieces.remove_all(&piece(path, None));
+        self.inner.get_range_fresh(path, offset, length, out)
+    }
+
     fn head(&self, path: &str) -> Result<u64, StoreError> {
         self.inner.head(path)
     }
@@ -299,6 +310,19 @@ mod tests {
             let number = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
             Box::new(cached(&folder.path().join(number.to_string()), MemoryStore::new()))
         });
+    }
+
+    #[test]
+    fn what_proved_wrong_is_fetched_again_and_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = cached(folder.path(), remote());
+        let wrong = vec![0; TREE_BLOCK as usize];
+        store.pieces.keep(&piece("data/aa/x", Some((TREE_BLOCK, 0))), &wrong, Room::Make);
+        assert_eq!(read(&store, Purpose::Tree, 10, 20).unwrap(), &wrong[10..30]);
+        let mut out = Vec::new();
+        store.get_range_fresh("data/aa/x", 10, 20, &mut out).unwrap();
+        assert_eq!(out, &content(30)[10..]);
+        assert_eq!(read(&store, Purpose::Tree, 10, 20).unwrap(), &content(30)[10..]);
     }
 
     #[test]

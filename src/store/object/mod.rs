@@ -33,6 +33,8 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 const SLOWEST: u64 = 16 << 10;
 /// Packs on their way at the same time: hides the time that a server takes to answer.
 const PARALLEL_PUTS: usize = 2;
+/// Room that is made for a reply before it comes.
+const MOST_AT_ONCE: u64 = 32 << 20;
 /// Threads that drive connections.
 const DRIVERS: usize = 2;
 
@@ -105,7 +107,8 @@ impl BucketStore {
             let options = GetOptions::new().with_range(range);
             let found = self.heed(self.inner.get_opts(&key, options)).await?;
             let expected = found.range.end - found.range.start;
-            let mut bytes = Vec::with_capacity(expected.min(limit) as usize);
+            // What the server says of the length is not believed before the bytes come.
+            let mut bytes = Vec::with_capacity(expected.min(limit).min(MOST_AT_ONCE) as usize);
             let mut body = found.into_stream();
             while let Some(part) = self.heed(body.try_next()).await? {
                 bytes.extend_from_slice(&part);
@@ -196,7 +199,9 @@ impl Store for BucketStore {
             let mut found = Vec::new();
             while let Some(object) = self.heed(pages.try_next()).await? {
                 // What is not named as we name things is none of ours.
-                if let Some(path) = object.location.as_ref().strip_prefix(&self.prefix) {
+                if let Some(path) = object.location.as_ref().strip_prefix(&self.prefix)
+                    && path.starts_with(prefix)
+                {
                     found.push(ObjectInfo { path: path.to_owned(), size: object.size });
                 }
             }

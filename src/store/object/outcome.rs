@@ -135,6 +135,8 @@ impl Reply {
             // Never taken in: too many requests, a body that did not come in time.
             (Last::Status(408 | 429), _) => self.failed("put", path),
             (Last::Status(400), _) if self.code == "RequestTimeout" => self.failed("put", path),
+            // It never does that: a store without conditional puts, for one.
+            (Last::Status(501 | 505), _) => self.failed("put", path),
             (Last::Status(200..=299 | 500..), _) | (Last::Lost, _) => {
                 StoreError::Unknown { path, source: self.into_io() }
             }
@@ -200,7 +202,10 @@ impl Reply {
             Last::Unreachable => io::ErrorKind::NotConnected,
             Last::Lost => io::ErrorKind::ConnectionAborted,
             Last::Status(401 | 403) => io::ErrorKind::PermissionDenied,
-            Last::Status(408 | 429 | 500 | 502..=504 | 509) => io::ErrorKind::ResourceBusy,
+            Last::Status(501 | 505) => io::ErrorKind::Unsupported,
+            Last::Status(408 | 429 | 500 | 502..=504 | 509 | 520..=529) => {
+                io::ErrorKind::ResourceBusy
+            }
             // The head of a reply came, its body did not.
             Last::Status(200..=299) => io::ErrorKind::ConnectionAborted,
             Last::Status(400) if self.code == "RequestTimeout" => io::ErrorKind::ResourceBusy,
@@ -287,7 +292,8 @@ mod tests {
         for last in [Last::Lost, Last::Status(500), Last::Status(503), Last::Status(200)] {
             assert!(matches!(reply(last, "").put("log/1"), StoreError::Unknown { .. }), "{last:?}");
         }
-        for last in [Last::Nothing, Last::Unreachable, Last::Status(429), Last::Status(400)] {
+        let never = [429, 400, 501].map(Last::Status);
+        for last in [Last::Nothing, Last::Unreachable].into_iter().chain(never) {
             assert!(matches!(reply(last, "").put("log/1"), StoreError::Failed { .. }), "{last:?}");
         }
         assert!(matches!(reply(Last::Status(403), "").put("x"), StoreError::Denied { .. }));

@@ -39,6 +39,9 @@ pub async fn write_all(line: &Line, handle: &str, bytes: &[u8]) -> Result<(), Fa
     sync(line, handle).await
 }
 
+/// Room that is made for a file before it comes.
+const MOST_AT_ONCE: usize = 32 << 20;
+
 pub async fn sync(line: &Line, handle: &str) -> Result<(), Fault> {
     if line.has_fsync {
         line.session.fsync(handle).await?;
@@ -61,7 +64,8 @@ pub async fn read_range(
         let from = number * PART;
         (offset + from as u64, PART.min(length - from))
     });
-    let mut bytes = Vec::with_capacity(length);
+    // What the server says of the length is not believed before the bytes come.
+    let mut bytes = Vec::with_capacity(length.min(MOST_AT_ONCE));
     let mut read = stream::iter(parts)
         .map(|(offset, length)| read_part(line, handle, offset, length))
         .buffered(WINDOW);
