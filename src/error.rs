@@ -183,13 +183,7 @@ impl Error {
     pub fn is_object_damage(&self) -> bool {
         match self {
             Self::Damaged { .. } | Self::Missing { .. } => true,
-            // A server that does not answer has lost nothing.
-            Self::Store(error) if error.passes() => false,
-            // A disk that cannot read a file any more.
-            Self::Store(
-                StoreError::Failed { action: "read", .. }
-                | StoreError::Denied { action: "read", .. },
-            ) => true,
+            Self::Store(error) => error.is_damage(),
             _ => false,
         }
     }

@@ -88,6 +88,14 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether this says that an object is damaged: a disk that cannot read it any more, or bytes that
+    /// end too soon. A server that does not answer, refuses, or says odd things has lost nothing.
+    pub fn is_damage(&self) -> bool {
+        let Self::Failed { action: "read", source, .. } = self else { return false };
+        matches!(source.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
+            || source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+    }
+
     /// Whether this may be otherwise in a while: a line that broke, a server that is busy.
     pub fn passes(&self) -> bool {
         match self {
