@@ -11,12 +11,13 @@ use restow::format::paths;
 use restow::id::ObjectName;
 use restow::progress::Progress;
 use restow::repair::index::{IndexOptions, IndexReport, run as repair_index};
+use restow::repair::packs::{PacksOptions, run as repair_packs};
 use restow::repository::Repository;
 use restow::store::Store;
 use restow::store::memory::MemoryStore;
 
 use crate::keys::{open_to_write, with_write_only_key};
-use crate::prune::assert_sound;
+use crate::prune::{assert_sound, prune};
 use crate::support::*;
 
 fn mend_index(store: &Arc<MemoryStore>) -> IndexReport {
@@ -123,5 +124,142 @@ fn a_pack_of_a_write_only_key_that_is_damaged_stays_on_the_list() {
         store.damage(&path, |bytes| bytes[at] ^= 1);
         mend_index(&store);
         assert_eq!(open(store).unwrap().index().packs().unwrap().len(), before.len());
+    }
+}
+
+/// A store in which a host stored packs that it did not commit yet, and how it does.
+fn before_commit() -> (Arc<MemoryStore>, Vec<IndexedPack>, Vec<u8>, impl Fn(&MemoryStore)) {
+    let (store, folder, _) = with_write_only_key();
+    let known: Vec<_> = store.list("").unwrap().into_iter().map(|object| object.path).collect();
+    let later = Arc::new(store.fork());
+    let bytes = rows(5, 800);
+    let host = open_to_write(later.clone(), &folder).unwrap();
+    back_up(&host, &bytes).unwrap();
+    let mut others = Vec::new();
+    let mut packs = Vec::new();
+    let mut add = LogEntry::new(EntryKind::Add);
+    for object in later.list("").unwrap() {
+        let stored = later.get(&object.path).unwrap();
+        if known.contains(&object.path) {
+            continue;
+        } else if object.path.starts_with(paths::DATA) {
+            store.put_new(&object.path, &stored).unwrap();
+            packs.push(seen(&store, &object.path));
+        } else if let Some(number) = paths::log_number(&object.path) {
+            let entry = host.read_entry(number).unwrap().unwrap().entry;
+            add.index_add.extend(entry.index_add);
+            add.snapshot_add.extend(entry.snapshot_add);
+        } else {
+            others.push((object.path, stored));
+        }
+    }
+    let commit = move |store: &MemoryStore| {
+        others.iter().for_each(|(path, stored)| store.put_new(path, stored).unwrap());
+        let it = Arc::new(store.fork());
+        let number = it.list("log/").unwrap().len();
+        let (host, _folder) = stranger(&it);
+        host.commit(&mut || Ok(add.clone())).unwrap();
+        let path = paths::log(number as u64);
+        store.put_new(&path, &it.get(&path).unwrap()).unwrap();
+    };
+    (store, packs, bytes, commit)
+}
+
+fn stranger(store: &Arc<MemoryStore>) -> (Repository, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    (open_to_write(store.clone(), &folder).unwrap(), folder)
+}
+
+fn holds(owner: &Repository, bytes: &[u8]) -> bool {
+    contents(owner).is_ok_and(|held| held.len() == 4 && held.values().any(|it| it == bytes))
+}
+
+#[test]
+fn who_speaks_first_of_the_packs_of_another_host_is_not_believed() {
+    for (is_first, is_early) in [(true, true), (false, true), (true, false), (false, false)] {
+        let (store, packs, bytes, commit) = before_commit();
+        // It does not know which packs are of what kind either.
+        let watching = open(store.clone()).unwrap();
+        if is_early {
+            claim(&stranger(&store).0, &packs, is_first);
+            watching.sync().unwrap();
+            commit(&store);
+        } else {
+            commit(&store);
+            watching.sync().unwrap();
+            claim(&stranger(&store).0, &packs, is_first);
+        }
+        watching.sync().unwrap();
+        for owner in [&watching, &open(store.clone()).unwrap()] {
+            assert!(holds(owner, &bytes), "{is_first} {is_early}");
+        }
+        assert!(holds(
+            &Repository::salvage(store.clone(), &secret(), environment(Arc::new(OsEntropy)),)
+                .unwrap(),
+            &bytes
+        ));
+        prune(&watching).unwrap();
+        for owner in [&watching, &open(store.clone()).unwrap()] {
+            assert!(holds(owner, &bytes), "{is_first} {is_early}");
+        }
+        mend_index(&store);
+        let owner = open(store.clone()).unwrap();
+        assert!(holds(&owner, &bytes));
+        assert_sound(&owner);
+    }
+}
+
+#[test]
+fn two_lies_in_one_look_at_the_log_hide_nothing() {
+    let (store, packs, bytes, commit) = before_commit();
+    let watching = open(store.clone()).unwrap();
+    claim(&stranger(&store).0, &packs, true);
+    let swapped: Vec<_> =
+        packs.iter().map(|pack| IndexedPack { header: packs[0].header, ..pack.clone() }).collect();
+    claim(&stranger(&store).0, &swapped, false);
+    commit(&store);
+    watching.sync().unwrap();
+    for owner in [watching, open(store.clone()).unwrap()] {
+        assert!(holds(&owner, &bytes));
+    }
+}
+
+/// An owner whose index believes a lie, because the pack was away when the truth came.
+fn deceived() -> (Arc<MemoryStore>, Repository, Vec<u8>) {
+    let (store, packs, bytes, commit) = before_commit();
+    let owner = open(store.clone()).unwrap();
+    claim(&stranger(&store).0, &packs, true);
+    owner.sync().unwrap();
+    let paths: Vec<_> = packs.iter().map(|pack| paths::pack(&pack.name)).collect();
+    let away: Vec<_> = paths.iter().map(|path| store.get(path).unwrap()).collect();
+    paths.iter().for_each(|path| store.delete(path).unwrap());
+    commit(&store);
+    owner.sync().unwrap();
+    open(store.clone()).unwrap();
+    paths.iter().zip(away).for_each(|(path, bytes)| store.put_new(path, &bytes).unwrap());
+    assert!(!holds(&owner, &bytes));
+    (store, owner, bytes)
+}
+
+#[test]
+fn an_index_that_believes_a_lie_is_mended_by_either_repair() {
+    let (store, owner, bytes) = deceived();
+    let wanted = |dry_run| PacksOptions { dry_run, ..PacksOptions::default() };
+    let told = repair_packs(&owner, &wanted(true), &Progress::default()).unwrap();
+    let done = repair_packs(&owner, &wanted(false), &Progress::default()).unwrap();
+    assert!(!done.relisted.is_empty() && told.relisted == done.relisted);
+    assert!(done.replaced.is_empty() && done.findings.is_empty());
+    for owner in [&owner, &open(store.clone()).unwrap()] {
+        assert!(holds(owner, &bytes));
+    }
+    let again = repair_packs(&owner, &wanted(false), &Progress::default()).unwrap();
+    assert!(again.relisted.is_empty());
+
+    let (store, owner, bytes) = deceived();
+    assert!(mend_index(&store).is_needed);
+    owner.sync().unwrap();
+    for owner in [&owner, &open(store).unwrap()] {
+        assert!(holds(owner, &bytes));
+        assert_sound(owner);
     }
 }
