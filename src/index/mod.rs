@@ -19,6 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use lru::LruCache;
 use rusqlite::Connection;
 
+pub use bulk::{Home, Place};
+
 use crate::crypto::envelope::HEADER_LEN;
 use crate::crypto::keys::BlobKind;
 use crate::format::directory::{BlobEntry, Codec};

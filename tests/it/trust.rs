@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use restow::crypto::envelope::{HEADER_LEN, ObjectKind, seal};
 use restow::entropy::OsEntropy;
+use restow::format::directory::{BlobEntry, Codec};
 use restow::format::index::{IndexedPack, encode};
 use restow::format::log::{EntryKind, LogEntry};
+use restow::format::pack::{EncodedBlob, PackBuilder, Padding, whole_entry};
 use restow::format::paths;
 use restow::id::ObjectName;
 use restow::progress::Progress;
@@ -16,8 +18,9 @@ use restow::repository::Repository;
 use restow::store::Store;
 use restow::store::memory::MemoryStore;
 
+use crate::files::back_up_files;
 use crate::keys::{open_to_write, with_write_only_key};
-use crate::prune::{assert_sound, prune};
+use crate::prune::{assert_clean, assert_sound, prune};
 use crate::support::*;
 
 fn mend_index(store: &Arc<MemoryStore>) -> IndexReport {
@@ -262,4 +265,81 @@ fn an_index_that_believes_a_lie_is_mended_by_either_repair() {
         assert!(holds(owner, &bytes));
         assert_sound(owner);
     }
+}
+
+#[test]
+fn what_prune_moved_of_a_write_only_host_is_stored_again_once_and_stays() {
+    let (store, folder, days) = with_write_only_key();
+    let bytes = rows(5, 2500);
+    let in_store = || store.total_bytes();
+    let owner = open(store.clone()).unwrap();
+    let host = || open_to_write(store.clone(), &folder).unwrap();
+    back_up(&host(), &bytes).unwrap();
+    owner.rotate_keys().unwrap();
+    prune(&owner).unwrap();
+    // Its chunks stand in packs of the owner, which it cannot know.
+    assert!(back_up(&host(), &bytes).unwrap().snapshot.summary.new_bytes > 0);
+    let twice = in_store();
+    assert!(prune(&owner).unwrap().deleted > 0);
+    let once = in_store();
+    assert!(once < twice - bytes.len() as u64 / 4, "{once} of {twice}");
+    for _ in 0..3 {
+        let report = back_up(&host(), &bytes).unwrap();
+        assert_eq!(report.snapshot.summary.new_bytes, 0);
+        assert_eq!(prune(&owner).unwrap().deleted, 0);
+    }
+    assert!(in_store() < once + 40_000, "{} of {once}", in_store());
+    for owner in [&owner, &open(store.clone()).unwrap()] {
+        let held = contents(owner).unwrap();
+        assert_eq!(held.len(), days.len() + 5);
+        assert_eq!(held.values().filter(|it| **it == bytes).count(), 5);
+        assert!(days.iter().all(|day| held.values().any(|it| it == day)));
+        assert_clean(owner);
+    }
+}
+
+/// Stores a pack that claims the chunks of another one and holds zeros. Groups keep their keys: what was
+/// decoded of the good one must not pass for this one.
+fn imitate(writer: &Repository, pack: &IndexedPack) -> IndexedPack {
+    let mut builder = PackBuilder::new(pack.kind);
+    let mut entries = pack.entries.iter().cloned().peekable();
+    while let Some(entry) = entries.next() {
+        let payload = vec![0; entry.plain_len as usize];
+        let is_member = |entry: &BlobEntry| entry.codec == Codec::Member;
+        let members: Vec<_> = std::iter::from_fn(|| entries.next_if(is_member)).collect();
+        let entry = whole_entry(entry.id, Codec::Raw, payload.len());
+        builder.push(EncodedBlob { entry, payload, members });
+    }
+    let sealed = builder.seal(writer.keys(), &OsEntropy, Padding::None, Vec::new());
+    let path = paths::pack(&sealed.indexed.name);
+    writer.store().put_new(&path, &sealed.bytes).unwrap();
+    sealed.indexed
+}
+
+#[test]
+fn a_copy_that_is_not_what_it_claims_takes_the_place_of_none() {
+    let (store, folder, days) = with_write_only_key();
+    let owner = open(store.clone()).unwrap();
+    let files = tempfile::tempdir().unwrap();
+    for number in 0..40 {
+        std::fs::write(files.path().join(number.to_string()), random_bytes(number, 700)).unwrap();
+    }
+    back_up_files(&owner, &[files.path()]);
+    let host = open_to_write(store.clone(), &folder).unwrap();
+    let bytes = rows(5, 800);
+    back_up(&host, &bytes).unwrap();
+    let good = packs_of(&owner);
+    assert!(good.iter().flat_map(|pack| &pack.entries).any(|it| it.codec == Codec::Member));
+    let (writer, _folder) = stranger(&store);
+    let bad: Vec<_> = good.iter().map(|pack| imitate(&writer, pack)).collect();
+    claim(&writer, &bad, true);
+    for _ in 0..2 {
+        prune(&owner).unwrap();
+        let held = contents(&owner).unwrap();
+        assert!(days.iter().chain([&bytes]).all(|day| held.values().any(|it| it == day)));
+        assert_clean(&owner);
+    }
+    let left: Vec<_> = owner.index().packs().unwrap().into_iter().map(|(name, _)| name).collect();
+    assert!(bad.iter().all(|pack| !left.contains(&pack.name)));
+    assert_clean(&open(store).unwrap());
 }
