@@ -161,6 +161,7 @@ fn filled_index(chunks: u64) -> Index {
         replace: false,
         is_repair: false,
         index_add: &mut packs,
+        ask_pack: &|_| Ok(None),
         index_remove: &[],
         snapshot_add: &mut std::iter::empty(),
         snapshot_remove: &[],

@@ -50,6 +50,7 @@ fn apply(index: &Index, number: u64, packs: std::ops::Range<u64>) {
         replace: false,
         is_repair: false,
         index_add: &mut objects,
+        ask_pack: &|_| Ok(None),
         index_remove: &[],
         snapshot_add: &mut std::iter::empty(),
         snapshot_remove: &[],

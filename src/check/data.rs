@@ -117,7 +117,7 @@ fn read_pack(
     }
     problems.extend(parity_problem(repository, name)?);
     match pack::read_directory(repository.keys(), &bytes) {
-        Ok(found) if found.entries == directory.entries => {}
+        Ok(found) if directory.is_of(&found) => {}
         Ok(_) => problems.push(whole("its directory is not what the index says".into())),
         Err(error) => problems.push(whole(format!("its directory: {error}"))),
     }

@@ -125,22 +125,20 @@ pub fn indexes(repository: &Repository, findings: &mut Findings) -> Result<()> {
             continue;
         }
         let path = paths::index(&name);
-        let packs = match repository.load_index(&name) {
-            Ok(object) => object.packs,
+        let object = match repository.load_index(&name) {
+            Ok(object) => object,
             Err(error) if error.is_object_damage() => {
                 findings.add(&path, source_text(&error));
                 continue;
             }
             Err(error) => return Err(error),
         };
-        for pack in packs {
+        for pack in object.packs {
             let known = repository.index().pack(&pack.name)?;
-            let same = known.is_some_and(|known| {
-                known.size == pack.size
-                    && known.header == pack.header
-                    && known.entries == pack.entries
-            });
-            if !same {
+            let is_same = known.is_some_and(|known| known.is_of(&pack));
+            if !is_same && object.is_sealed {
+                findings.add(&path, "says of packs what is not so; 'restow repair index' drops it");
+            } else if !is_same {
                 findings
                     .add(&path, "the local index says otherwise; delete the cache and check again");
             }

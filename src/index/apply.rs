@@ -2,8 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::{Change, Fate, Fates, Index, IndexError, IndexObject, Position, Turns, UNDATED, query};
-use crate::crypto::envelope::{HEADER_LEN, Header, ObjectKind};
+use super::{Change, Fate, Fates, Index, IndexError, Position, Turns, UNDATED, add, query};
 use crate::format::directory;
 use crate::id::ObjectName;
 
@@ -40,10 +39,9 @@ impl Index {
         let mut rows = ChunkRows::default();
         for fetched in change.index_add {
             let (name, object) = fetched.map_err(IndexError::Fetch)?;
-            add_index(&transaction, &name, &object, &mut rows)?;
+            add::index(&transaction, &name, &object, change.ask_pack, &mut rows)?;
         }
-        rows.flush(&transaction)?;
-        rows.merge(&transaction)?;
+        rows.settle(&transaction)?;
         if self.is_write_only {
             // A prune by an owner names these packs in an idx object that cannot be read here.
             remove_packs(&transaction, change.dead)?;
@@ -120,13 +118,13 @@ impl Index {
 
 /// Rows of the chunk table on their way in: few go straight in, many through a sorted merge.
 #[derive(Default)]
-struct ChunkRows {
+pub(super) struct ChunkRows {
     waiting: Vec<([u8; 16], i64, u32)>,
     staged: bool,
 }
 
 impl ChunkRows {
-    fn push(
+    pub(super) fn push(
         &mut self,
         transaction: &Transaction,
         row: ([u8; 16], i64, u32),
@@ -165,8 +163,14 @@ impl ChunkRows {
         Ok(())
     }
 
+    /// Brings all that is waiting into the table.
+    pub(super) fn settle(&mut self, transaction: &Transaction) -> Result<(), IndexError> {
+        self.flush(transaction)?;
+        self.merge(transaction)
+    }
+
     fn merge(&mut self, transaction: &Transaction) -> Result<(), IndexError> {
-        if self.staged {
+        if std::mem::take(&mut self.staged) {
             transaction.execute_batch(
                 "INSERT OR IGNORE INTO chunk SELECT key, pack, ordinal FROM staging
                      ORDER BY key, pack, ordinal;
@@ -175,67 +179,6 @@ impl ChunkRows {
         }
         Ok(())
     }
-}
-
-fn add_index(
-    transaction: &Transaction,
-    name: &ObjectName,
-    object: &IndexObject,
-    rows: &mut ChunkRows,
-) -> Result<(), IndexError> {
-    let added = transaction
-        .prepare_cached("INSERT OR IGNORE INTO idx(name) VALUES(?1)")?
-        .execute([name.as_bytes()])?;
-    if added == 0 {
-        return Ok(());
-    }
-    let index_number = transaction.last_insert_rowid();
-    for pack in &object.packs {
-        let is_sealed = Header::parse(&pack.header, ObjectKind::Pack).is_ok_and(|h| h.is_sealed());
-        if object.is_sealed && !is_sealed {
-            // Not a pack that a write-only key made.
-            continue;
-        }
-        let known: Option<(i64, [u8; HEADER_LEN])> = transaction
-            .prepare_cached("SELECT number, header FROM pack WHERE name=?1")?
-            .query_row([pack.name.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        if known.is_some() && object.is_sealed {
-            // Whoever spoke of a pack first is believed; an owner is in any case.
-            continue;
-        }
-        if known.is_some_and(|(_, header)| header != pack.header) {
-            remove_packs(transaction, &[pack.name])?;
-        } else if let Some((number, _)) = known {
-            // An index rewrite: the pack moves to the new idx object, its chunks stay.
-            transaction
-                .prepare_cached("UPDATE pack SET idx=?2 WHERE number=?1")?
-                .execute([number, index_number])?;
-            continue;
-        }
-        let directory = directory::encode(&pack.entries);
-        transaction
-            .prepare_cached(
-                "INSERT INTO pack(name, idx, kind, size, header, directory)
-                     VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
-            )?
-            .execute(params![
-                pack.name.as_bytes(),
-                index_number,
-                pack.kind as u8,
-                pack.size as i64,
-                &pack.header[..],
-                directory
-            ])?;
-        let number = transaction.last_insert_rowid();
-        if is_sealed {
-            transaction.prepare_cached("INSERT INTO sealed VALUES(?1)")?.execute([number])?;
-        }
-        for (ordinal, entry) in pack.entries.iter().enumerate() {
-            rows.push(transaction, (entry.id.0, number, ordinal as u32))?;
-        }
-    }
-    Ok(())
 }
 
 /// Packs that no idx object names any more leave the index with all their chunks.
@@ -303,7 +246,10 @@ fn remove_many_chunks(transaction: &Transaction, packs: &[i64]) -> Result<(), In
 }
 
 /// Packs leave the index with all their chunks.
-fn remove_packs(transaction: &Transaction, names: &[ObjectName]) -> Result<(), IndexError> {
+pub(super) fn remove_packs(
+    transaction: &Transaction,
+    names: &[ObjectName],
+) -> Result<(), IndexError> {
     let mut numbers: Vec<i64> = Vec::new();
     for name in names {
         let mut select = transaction.prepare_cached("SELECT number FROM pack WHERE name=?1")?;

@@ -1,34 +1,43 @@
 //! Questions to the index about very many chunks: answered in one walk, in little memory.
 
-use rusqlite::Row;
+use rusqlite::{Row, params};
 
 use super::{Index, IndexError};
 use crate::id::{ChunkKey, ObjectName};
 
-/// Of each chunk in a live pack the number of the newest such pack; of packs that write-only keys made
-/// only where there is no other.
-const HOMES: &str = "SELECT key, max(pack),
-         max(CASE WHEN pack IN (SELECT pack FROM sealed) THEN 0 ELSE pack END)
-         FROM chunk WHERE pack NOT IN
+/// Of each chunk in a live pack, from behind a key on, the number of the newest such pack and how often
+/// it stands in any.
+const HOMES: &str = "SELECT key, max(pack), count(*) FROM chunk WHERE key > ?1 AND pack NOT IN
          (SELECT p.number FROM pack p JOIN fate f ON f.name = p.name)
          GROUP BY key";
 
 /// Number of a pack, and place of a chunk in it.
 pub type Place = (i64, usize);
 
-fn home(row: &Row<'_>) -> rusqlite::Result<(ChunkKey, i64)> {
-    let (newest, proven): (i64, i64) = (row.get(1)?, row.get(2)?);
-    Ok((ChunkKey(row.get(0)?), if proven > 0 { proven } else { newest }))
+/// Where a chunk is at home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Home {
+    /// The chunk.
+    pub key: ChunkKey,
+    /// Number of the pack.
+    pub pack: i64,
+    /// It stands in several live packs.
+    pub is_repeated: bool,
+}
+
+fn home(row: &Row<'_>) -> rusqlite::Result<Home> {
+    let copies: i64 = row.get(2)?;
+    Ok(Home { key: ChunkKey(row.get(0)?), pack: row.get(1)?, is_repeated: copies > 1 })
 }
 
 impl Index {
-    /// Keys of chunks that stand in several live packs, each with the number of the newest; of packs
-    /// that write-only keys made only where there is no other. Nothing where they are more than `most`.
-    pub fn repeated_keys(&self, most: usize) -> Result<Option<Vec<(ChunkKey, i64)>>, IndexError> {
+    /// Chunks that stand in several live packs, each with the newest, in the order of their keys. Nothing
+    /// where they are more than `most`.
+    pub fn repeated_keys(&self, most: usize) -> Result<Option<Vec<Home>>, IndexError> {
         let connection = self.lock();
         let mut select = connection.prepare_cached(&format!("{HOMES} HAVING count(*) > 1"))?;
         let mut found = Vec::new();
-        for row in select.query_map([], home)? {
+        for row in select.query_map([&[][..]], home)? {
             if found.len() >= most {
                 return Ok(None);
             }
@@ -37,16 +46,18 @@ impl Index {
         Ok(Some(found))
     }
 
-    /// Tells of every chunk in a live pack which pack is the newest, as `repeated_keys` does. `each`
-    /// must not ask the index.
-    pub fn homes(&self, each: &mut dyn FnMut(ChunkKey, i64)) -> Result<(), IndexError> {
+    /// The next chunks behind this key that stand in live packs, each with the newest, in the order of
+    /// their keys.
+    pub fn homes_after(
+        &self,
+        after: Option<ChunkKey>,
+        most: usize,
+    ) -> Result<Vec<Home>, IndexError> {
         let connection = self.lock();
-        let mut select = connection.prepare_cached(HOMES)?;
-        for row in select.query_map([], home)? {
-            let (key, number) = row?;
-            each(key, number);
-        }
-        Ok(())
+        let mut select = connection.prepare_cached(&format!("{HOMES} ORDER BY key LIMIT ?2"))?;
+        let after = after.as_ref().map_or(&[][..], |key| &key.0);
+        let rows = select.query_map(params![after, most as i64], home)?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// Tells of each of these keys where its chunk stands: numbers of packs, whatever their fates, and

@@ -5,6 +5,7 @@
 //! no table of chunks in memory: a look-up is a B-tree search in a file that the page cache holds.
 //! It does not fetch anything: the repository hands it what to apply.
 
+mod add;
 mod apply;
 mod bulk;
 mod query;
@@ -17,6 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use lru::LruCache;
 use rusqlite::Connection;
+
+pub use bulk::{Home, Place};
 
 use crate::crypto::envelope::HEADER_LEN;
 use crate::crypto::keys::BlobKind;
@@ -89,6 +92,9 @@ pub enum Fate {
 /// An item that the repository fetched for the index, or why it could not.
 pub type Fetched<T> = Result<(ObjectName, T), Box<dyn std::error::Error + Send + Sync>>;
 
+/// What a pack says of itself; nothing where it cannot be read.
+pub type Told = Result<Option<IndexedPack>, Box<dyn std::error::Error + Send + Sync>>;
+
 /// What an idx object says.
 #[derive(Debug, Clone, Default)]
 pub struct IndexObject {
@@ -116,6 +122,8 @@ pub struct Change<'a> {
     pub is_repair: bool,
     /// idx objects that are valid from here on, and what they hold; one at a time.
     pub index_add: &'a mut dyn Iterator<Item = Fetched<IndexObject>>,
+    /// Asked where idx objects disagree about a pack that a write-only key made.
+    pub ask_pack: &'a dyn Fn(&ObjectName) -> Told,
     /// idx objects that no longer are.
     pub index_remove: &'a [ObjectName],
     /// Live snapshots; one at a time.
@@ -149,6 +157,15 @@ pub struct PackDirectory {
     pub entries: Vec<BlobEntry>,
     /// Where each blob starts.
     pub offsets: Vec<u64>,
+}
+
+impl PackDirectory {
+    /// Whether this is what the pack says of itself. Its name may be that of bytes that are damaged.
+    pub fn is_of(&self, pack: &IndexedPack) -> bool {
+        (self.kind, self.size) == (pack.kind, pack.size)
+            && self.header == pack.header
+            && self.entries == pack.entries
+    }
 }
 
 /// Where a blob stands.

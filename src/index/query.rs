@@ -80,14 +80,9 @@ impl Index {
         Ok(false)
     }
 
-    /// Whether write-only keys made any of the packs.
-    pub fn has_sealed(&self) -> bool {
-        !self.lock_fates().sealed.is_empty()
-    }
-
-    /// Whether a write-only key made this pack.
-    pub fn is_sealed(&self, pack: &PackDirectory) -> bool {
-        self.lock_fates().sealed.contains(&pack.number)
+    /// Whether a write-only key made the pack of this number.
+    pub fn is_sealed(&self, pack: i64) -> bool {
+        self.lock_fates().sealed.contains(&pack)
     }
 
     /// Whether it knows of no pack at all; `false` where that cannot be told.
@@ -261,6 +256,14 @@ impl Index {
         let chunks: i64 =
             connection.query_row("SELECT count(*) FROM chunk", [], |row| row.get(0))?;
         Ok(Totals { packs: packs as u64, pack_bytes: pack_bytes as u64, chunks: chunks as u64 })
+    }
+
+    /// The directory of a pack by its number; nothing where the pack left the index.
+    pub fn pack_numbered(&self, number: i64) -> Result<Option<Arc<PackDirectory>>, IndexError> {
+        match self.directory(number) {
+            Err(IndexError::Sqlite(rusqlite::Error::QueryReturnedNoRows)) => Ok(None),
+            found => found.map(Some),
+        }
     }
 
     fn directory(&self, number: i64) -> Result<Arc<PackDirectory>, IndexError> {

@@ -51,6 +51,7 @@ fn apply(index: &Index, number: u64, entry: Entry) -> Result<(), IndexError> {
         replace: false,
         is_repair: false,
         index_add: &mut entry.add.into_iter().map(|(name, packs)| Ok((name, packs.into()))),
+        ask_pack: &|_| Ok(None),
         index_remove: &entry.remove,
         snapshot_add: &mut std::iter::empty(),
         snapshot_remove: &[],

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::filter::Filter;
-use super::plan::Homes;
+use super::homes::Homes;
 use crate::crypto::keys::BlobKind;
 use crate::error::{Error, Result};
 use crate::format::directory::{BlobEntry, Codec};
@@ -58,7 +58,7 @@ impl<'a> Marker<'a> {
             repository,
             reader: ChunkReader::new(repository),
             progress,
-            homes: Homes::find(repository, seed)?,
+            homes: Homes::find(repository, progress, seed)?,
             present: Filter::for_keys(keys, seed),
             wanted: Filter::for_keys(keys, seed.rotate_left(17)),
             needed: Filter::for_keys(keys, seed.rotate_left(17)),
@@ -114,7 +114,7 @@ impl<'a> Marker<'a> {
 
     /// Begins anew with what is needed as a base: chunks were stored another way.
     pub fn reconsider(&mut self) -> Result<()> {
-        self.homes = Homes::find(self.repository, self.seed)?;
+        self.homes = Homes::find(self.repository, self.progress, self.seed)?;
         self.needed = self.wanted.clone();
         self.close()
     }

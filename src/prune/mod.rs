@@ -10,6 +10,7 @@
 mod collapse;
 mod filter;
 mod garbage;
+mod homes;
 mod mark;
 mod plan;
 mod remove;

@@ -1,8 +1,7 @@
 //! Deciding which packs stay, which are written anew and which go.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
-use super::filter::Filter;
 use super::mark::Marker;
 use super::{PruneOptions, Unused};
 use crate::crypto::envelope::{Header, ObjectKind};
@@ -13,7 +12,6 @@ use crate::format::paths;
 use crate::id::{ChunkKey, ObjectName};
 use crate::index::PackDirectory;
 use crate::repository::Repository;
-use crate::repository::reader::{ChunkReader, Scratch};
 use crate::store::StoreError;
 
 /// A pack of less than this part of the target size is small.
@@ -48,85 +46,6 @@ pub struct Plan {
     pub remove: Vec<PackUse>,
     /// Objects that nothing refers to: left by writers that died, and by `forget`.
     pub orphans: BTreeSet<ObjectName>,
-}
-
-/// So many chunks that stand in several packs are kept in mind one by one.
-const FEW_REPEATED: usize = 1 << 18;
-
-/// Where needed chunks are that stand in several live packs: in the newest.
-pub enum Homes {
-    /// The packs of those chunks alone.
-    Few(HashMap<ChunkKey, i64>),
-    /// Pairs of chunk and pack, of all chunks; a few packs seem to be home that are not, and keep
-    /// garbage.
-    Many(Filter),
-}
-
-impl Homes {
-    /// Looks for such chunks.
-    pub fn find(repository: &Repository, seed: u64) -> Result<Self> {
-        let index = repository.index();
-        let has_sealed = index.has_sealed();
-        // What is to be proven is gone through one by one.
-        let most = if has_sealed { usize::MAX } else { FEW_REPEATED };
-        if let Some(several) = index.repeated_keys(most)? {
-            let mut several = several.into_iter().collect();
-            if has_sealed {
-                prove_homes(repository, &mut several)?;
-            }
-            return Ok(Self::Few(several));
-        }
-        let mut pairs = Filter::for_keys(index.totals()?.chunks, seed);
-        index.homes(&mut |key, number| {
-            pairs.insert(&pair(&key, number));
-        })?;
-        Ok(Self::Many(pairs))
-    }
-
-    /// Whether this pack is where the chunk is needed.
-    pub fn is_home(&self, key: &ChunkKey, pack: &PackDirectory) -> bool {
-        match self {
-            Self::Few(several) => several.get(key).is_none_or(|home| *home == pack.number),
-            Self::Many(pairs) => pairs.contains(&pair(key, pack.number)),
-        }
-    }
-}
-
-/// Stands for a chunk in a pack.
-fn pair(key: &ChunkKey, number: i64) -> ChunkKey {
-    let spread = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let mut bytes = key.0;
-    let (first, second) = bytes.split_at_mut(8);
-    first.iter_mut().zip(spread.to_le_bytes()).for_each(|(byte, other)| *byte ^= other);
-    let spread = spread.rotate_left(29).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    second.iter_mut().zip(spread.to_le_bytes()).for_each(|(byte, other)| *byte ^= other);
-    ChunkKey(bytes)
-}
-
-/// Where all copies of a chunk come from write-only keys, one of them may claim what is not so, and
-/// the good one must not go for its sake: the first that is proven counts.
-fn prove_homes(repository: &Repository, several: &mut HashMap<ChunkKey, i64>) -> Result<()> {
-    let index = repository.index();
-    let reader = ChunkReader::new(repository);
-    let mut scratch = Scratch::new()?;
-    for (key, home) in several {
-        let mut places = index.packs_of(key)?;
-        places.retain(|place| index.fate(&place.pack.name).is_none());
-        if !places.iter().any(|place| place.pack.number == *home && index.is_sealed(&place.pack)) {
-            continue;
-        }
-        for place in &places {
-            match reader.verify(place, &mut scratch) {
-                Ok(()) => {
-                    *home = place.pack.number;
-                    break;
-                }
-                Err(error) if error.is_object_damage() => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok(())
 }
 
 /// A blob with the members of its group, and which of them are needed.

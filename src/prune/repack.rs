@@ -302,7 +302,7 @@ impl<'a> Copier<'a> {
     /// what `check --read-data` does. Of what write-only keys made nothing is believed.
     fn blob(&mut self, pack: &Arc<PackDirectory>, at: usize) -> Result<EncodedBlob> {
         let place = Self::place(pack, at);
-        let is_believed = !self.reader.repository().index().is_sealed(pack);
+        let is_believed = !self.reader.repository().index().is_sealed(pack.number);
         if place.entry().codec == Codec::Delta && is_believed {
             return Ok(EncodedBlob::new(place.entry().clone(), self.reader.payload(&place)?));
         }

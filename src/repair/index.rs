@@ -3,6 +3,8 @@
 //! Keeps every idx object that is sound, writes new ones from the directories of packs that no sound
 //! one names, drops packs that are not there, and commits the whole state as one log entry that stands
 //! for itself. Objects that are damaged stay where they are; nothing refers to them any more.
+//! What write-only keys say is heard last, and only of packs that such keys made; the directories of
+//! these packs decide.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -10,12 +12,14 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::{Finding, parity};
+use crate::crypto::envelope::{HEADER_LEN, Header, ObjectKind};
 use crate::crypto::slot::Secret;
 use crate::error::{Error, Result};
 use crate::format::index::IndexedPack;
 use crate::format::log::{EntryKind, LogEntry};
 use crate::format::paths;
 use crate::id::ObjectName;
+use crate::index::IndexObject;
 use crate::progress::Progress;
 use crate::repository::damaged::Damaged;
 use crate::repository::remains::{Remains, Standing};
@@ -188,11 +192,13 @@ impl<'a> Rebuild<'a> {
         }
         // What the log knows comes first.
         candidates.sort_by_key(|(is_known, name)| (!is_known, *name));
-        let mut is_lost = false;
+        let (mut sealed, mut is_lost) = (Vec::new(), false);
         for (is_known, name) in candidates {
             self.stop_if_asked()?;
             match self.repository.load_index(&name) {
-                Ok(object) => self.take_index(name, object.packs, is_known)?,
+                // What a write-only key says comes after all that owners say.
+                Ok(object) if object.is_sealed => sealed.push((is_known, name)),
+                Ok(object) => self.take_index(name, object, is_known)?,
                 Err(error) if error.is_object_damage() => {
                     self.report.findings.push(Finding::of(&error));
                     (is_lost, self.is_changed) = (true, true);
@@ -200,39 +206,93 @@ impl<'a> Rebuild<'a> {
                 Err(error) => return Err(error),
             }
         }
+        for (is_known, name) in sealed {
+            self.stop_if_asked()?;
+            let object = self.repository.load_index(&name)?;
+            self.take_index(name, object, is_known)?;
+        }
         Ok(is_lost)
     }
 
-    fn take_index(
-        &mut self,
-        name: ObjectName,
-        packs: Vec<IndexedPack>,
-        is_known: bool,
-    ) -> Result<()> {
+    fn take_index(&mut self, name: ObjectName, object: IndexObject, is_known: bool) -> Result<()> {
         let mut is_sound = true;
-        for pack in &packs {
+        let mut taken = Vec::new();
+        for pack in object.packs {
             let is_there = self.is_there(&pack.name)?;
-            is_sound &= is_there && !self.covered.contains(&pack.name);
             if !is_there && !self.remains.dead.contains(&pack.name) && is_known {
                 self.report.missing_packs += 1;
                 self.missing.insert(pack.name);
                 self.report.findings.push(Finding::new(paths::pack(&pack.name), "is missing"));
             }
+            if !is_there || self.covered.contains(&pack.name) {
+                is_sound = false;
+                continue;
+            }
+            let told = self.hear(&name, &pack, object.is_sealed)?;
+            is_sound &= told.as_ref() == Some(&pack);
+            taken.extend(told);
         }
+        let mut names = HashSet::new();
+        taken.retain(|pack| names.insert(pack.name));
+        self.covered.extend(names);
         if is_sound {
-            self.covered.extend(packs.iter().map(|pack| pack.name));
             self.report.kept_indexes += 1;
             self.is_changed |= !is_known;
             self.indexes.insert(name);
             return Ok(());
         }
         self.is_changed |= is_known;
-        for pack in packs {
-            if self.present.contains(&pack.name) && self.covered.insert(pack.name) {
-                self.list(pack)?;
-            }
+        taken.into_iter().try_for_each(|pack| self.list(pack))
+    }
+
+    /// What is to be listed of a pack that an idx object speaks of. A pack that a write-only key made
+    /// speaks for itself where it can: what another such key says of it need not be so. Of the packs of
+    /// owners such keys are not heard.
+    fn hear(
+        &mut self,
+        idx: &ObjectName,
+        pack: &IndexedPack,
+        is_sealed: bool,
+    ) -> Result<Option<IndexedPack>> {
+        if !is_sealed && !is_sealed_pack(&pack.header) {
+            return Ok(Some(pack.clone()));
         }
-        Ok(())
+        let told = match self.directory(&pack.name) {
+            Ok(own) => Some(own).filter(|own| !is_sealed || is_sealed_pack(&own.header)),
+            Err(error) if error.is_object_damage() => {
+                let is_theirs = is_sealed_pack(&pack.header) && self.may_be_sealed(&pack.name)?;
+                Some(pack.clone()).filter(|_| !is_sealed || is_theirs)
+            }
+            Err(error) => return Err(error),
+        };
+        if told.as_ref().is_none_or(|told| told != pack) {
+            let detail = format!("says of {} what is not so", paths::pack(&pack.name));
+            self.report.findings.push(Finding::new(paths::index(idx), detail));
+        }
+        Ok(told)
+    }
+
+    /// Whether the header of a pack does not say that an owner made it.
+    fn may_be_sealed(&self, name: &ObjectName) -> Result<bool> {
+        match self.repository.store().get_range(&paths::pack(name), 0, HEADER_LEN) {
+            Ok(header) => {
+                Ok(Header::parse(&header, ObjectKind::Pack).map_or(true, |h| h.is_sealed()))
+            }
+            Err(error) => match Error::from(error) {
+                error if error.is_object_damage() => Ok(true),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// The directory of a pack, which is mended first where it must be.
+    fn directory(&self, name: &ObjectName) -> Result<IndexedPack> {
+        match self.repository.read_pack_directory(name) {
+            Err(error) if error.is_object_damage() => {
+                parity::directory(self.repository, name, self.options.dry_run)?.ok_or(error)
+            }
+            other => other,
+        }
     }
 
     /// Whether a pack stands in the store: a listing that lacks it is not believed.
@@ -253,13 +313,7 @@ impl<'a> Rebuild<'a> {
         bare.sort_unstable();
         for name in bare {
             self.stop_if_asked()?;
-            let read = match self.repository.read_pack_directory(&name) {
-                Err(error) if error.is_object_damage() => {
-                    parity::directory(self.repository, &name, self.options.dry_run)?.ok_or(error)
-                }
-                other => other,
-            };
-            match read {
+            match self.directory(&name) {
                 Ok(pack) => {
                     self.report.directories_read += 1;
                     self.covered.insert(name);
@@ -337,6 +391,10 @@ impl<'a> Rebuild<'a> {
     fn stop_if_asked(&self) -> Result<()> {
         if self.progress.is_interrupted() { Err(Error::Interrupted) } else { Ok(()) }
     }
+}
+
+fn is_sealed_pack(header: &[u8]) -> bool {
+    Header::parse(header, ObjectKind::Pack).is_ok_and(|header| header.is_sealed())
 }
 
 fn names(repository: &Repository, folder: &str) -> Result<HashSet<ObjectName>> {

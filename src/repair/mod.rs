@@ -11,6 +11,7 @@ pub mod index;
 mod loss;
 pub mod packs;
 pub mod parity;
+mod relist;
 pub mod snapshots;
 
 use serde::Serialize;

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::loss::{Loss, Unit, units};
-use super::{Finding, from, parity};
+use super::{Finding, from, parity, relist};
 use crate::compress::{Compressor, Decompressor, Settings};
 use crate::crypto::keys::BlobKind;
 use crate::error::{Error, Result};
@@ -45,6 +45,8 @@ pub struct PacksReport {
     pub packs_read: u64,
     /// Packs whose bytes were made again from their parity.
     pub mended: Vec<ObjectName>,
+    /// Packs of which the list said what is not so, and that were listed anew.
+    pub relisted: Vec<ObjectName>,
     /// Packs that are damaged.
     pub findings: Vec<Finding>,
     /// Packs that left the list: damaged ones, and those with deltas against what is lost.
@@ -68,7 +70,9 @@ pub fn run(
     progress: &Progress,
 ) -> Result<PacksReport> {
     repository.expect_owner()?;
-    let mut report = PacksReport::default();
+    expect_listed(repository, &options.packs)?;
+    let relisted = relist::run(repository, &options.packs, options.dry_run, progress)?;
+    let mut report = PacksReport { relisted, ..PacksReport::default() };
     let mut loss = Loss::new(repository)?;
     let damaged = find_damaged(repository, options, progress, &mut report)?;
     for name in &damaged {
@@ -90,6 +94,16 @@ pub fn run(
     Ok(report)
 }
 
+fn expect_listed(repository: &Repository, wanted: &[ObjectName]) -> Result<()> {
+    let index = repository.index();
+    for name in wanted {
+        if index.pack(name)?.is_none() || index.fate(name) == Some(Fate::Dead) {
+            return Err(Error::Usage(format!("no pack {name} is on the list of this repository")));
+        }
+    }
+    Ok(())
+}
+
 /// Reads packs; mends those that have parity for it. Returns those that stay damaged.
 fn find_damaged(
     repository: &Repository,
@@ -99,11 +113,6 @@ fn find_damaged(
 ) -> Result<Vec<ObjectName>> {
     let mut packs = repository.index().packs()?;
     packs.retain(|(name, _)| repository.index().fate(name) != Some(Fate::Dead));
-    if let Some(unknown) =
-        options.packs.iter().find(|wanted| !packs.iter().any(|(name, _)| name == *wanted))
-    {
-        return Err(Error::Usage(format!("no pack {unknown} is on the list of this repository")));
-    }
     packs.retain(|(name, _)| options.packs.is_empty() || options.packs.contains(name));
     let total = packs.iter().map(|(_, size)| size).sum();
     progress.total_bytes.store(total, std::sync::atomic::Ordering::Relaxed);

@@ -307,6 +307,7 @@ impl Repository {
             replace: is_repair || (is_state && from.is_none()),
             is_repair: is_repair || entry.was_repaired,
             index_add: &mut index_add,
+            ask_pack: &|name| self.ask_pack(name),
             index_remove: &entry.index_remove,
             snapshot_add: &mut snapshot_add,
             snapshot_remove: &entry.snapshot_remove,

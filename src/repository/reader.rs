@@ -35,8 +35,8 @@ pub struct Scratch {
     stored: Vec<u8>,
     /// Several bases, joined.
     prefix: Vec<u8>,
-    /// The group of small chunks that was decoded last, and its key.
-    group: Option<(ChunkKey, Arc<Vec<u8>>)>,
+    /// The group of small chunks that was decoded last.
+    group: Option<(Kept, Arc<Vec<u8>>)>,
 }
 
 impl Scratch {
@@ -63,8 +63,16 @@ pub struct ChunkReader<'a> {
     scratches: Mutex<Vec<Scratch>>,
 }
 
+/// Under what decoded bytes are kept. A group by its place: the bytes of another with the same key prove
+/// nothing of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Kept {
+    Base(ChunkKey),
+    Group(i64, usize),
+}
+
 struct Cache {
-    chunks: LruCache<ChunkKey, Arc<Vec<u8>>>,
+    chunks: LruCache<Kept, Arc<Vec<u8>>>,
     bytes: usize,
 }
 
@@ -151,8 +159,8 @@ impl<'a> ChunkReader<'a> {
 
     /// Checks that a blob is what its pack's directory says. A group is proven by its members.
     pub fn verify(&self, place: &Found, scratch: &mut Scratch) -> Result<()> {
-        let bytes = self.decode(place.pack.kind, place, scratch, 0)?;
-        self.prove(place, bytes)
+        self.recycle(self.verified(place, scratch)?);
+        Ok(())
     }
 
     /// The payload of a blob that is no member of a group, after the same check.
@@ -160,29 +168,23 @@ impl<'a> ChunkReader<'a> {
         let bases = self.bases(place, scratch, 0)?;
         let payload = self.payload(place)?;
         let bytes = self.expand(place, &bases, &payload, scratch)?;
-        self.prove(place, bytes)?;
+        self.recycle(self.prove(place, bytes)?);
         Ok(payload)
     }
 
-    fn prove(&self, place: &Found, bytes: Vec<u8>) -> Result<()> {
+    fn prove(&self, place: &Found, bytes: Vec<u8>) -> Result<Vec<u8>> {
         let keys = self.repository.keys();
-        let is_good =
-            place.is_group() || keys.chunk_id(place.pack.kind, &bytes).key() == place.entry().id;
-        self.recycle(bytes);
-        if is_good {
-            return Ok(());
+        if place.is_group() || keys.chunk_id(place.pack.kind, &bytes).key() == place.entry().id {
+            return Ok(bytes);
         }
+        self.recycle(bytes);
         Err(Error::damaged(blob_name(place), CryptoError::NotAuthentic))
     }
 
     /// The verified bytes of a chunk as it stands at one place, whose full id is not at hand.
     pub fn verified(&self, place: &Found, scratch: &mut Scratch) -> Result<Vec<u8>> {
-        let kind = place.pack.kind;
-        let bytes = self.decode(kind, place, scratch, 0)?;
-        if self.repository.keys().chunk_id(kind, &bytes).key() == place.entry().id {
-            return Ok(bytes);
-        }
-        Err(Error::damaged(blob_name(place), CryptoError::NotAuthentic))
+        let bytes = self.decode(place.pack.kind, place, scratch, 0)?;
+        self.prove(place, bytes)
     }
 
     /// The bytes of a blob and what its codec made of them, fetched once. Only authenticated: the
@@ -207,8 +209,8 @@ impl<'a> ChunkReader<'a> {
         Ok(stored)
     }
 
-    /// The bytes of a chunk that a delta is made or decoded against. Authenticated, but its id is
-    /// not computed again: the id of what is decoded with it tells.
+    /// The bytes of a chunk that a delta is made or decoded against. Authenticated, but where an owner
+    /// made it its id is not computed again: the id of what is decoded with it tells.
     pub fn base(&self, key: &ChunkKey, scratch: &mut Scratch) -> Result<Arc<Vec<u8>>> {
         self.base_at_depth(key, scratch, 0)
     }
@@ -219,15 +221,17 @@ impl<'a> ChunkReader<'a> {
         scratch: &mut Scratch,
         depth: u8,
     ) -> Result<Arc<Vec<u8>>> {
-        if let Some(bytes) = self.cached(key) {
+        if let Some(bytes) = self.cached(Kept::Base(*key)) {
             return Ok(bytes);
         }
         let mut first_error = None;
         for place in self.places(BlobKind::Data, key)? {
-            match self.decode(BlobKind::Data, &place, scratch, depth) {
+            let is_sealed = self.repository.index().is_sealed(place.pack.number);
+            let decoded = self.decode(BlobKind::Data, &place, scratch, depth);
+            match decoded.and_then(|it| if is_sealed { self.prove(&place, it) } else { Ok(it) }) {
                 Ok(bytes) => {
                     let bytes = Arc::new(bytes);
-                    self.keep(*key, bytes.clone());
+                    self.keep(Kept::Base(*key), bytes.clone());
                     return Ok(bytes);
                 }
                 Err(error) => first_error = first_error.or(Some(error)),
@@ -328,9 +332,9 @@ impl<'a> ChunkReader<'a> {
     /// A chunk that is a part of a blob. Neighbours are mostly read one after the other.
     fn member(&self, kind: BlobKind, place: &Found, scratch: &mut Scratch) -> Result<Vec<u8>> {
         let (group, offset) = place.group();
-        let key = group.entry().id;
+        let key = Kept::Group(group.pack.number, group.ordinal);
         let last = scratch.group.take().filter(|(last, _)| *last == key);
-        let bytes = match last.map(|(_, bytes)| bytes).or_else(|| self.cached(&key)) {
+        let bytes = match last.map(|(_, bytes)| bytes).or_else(|| self.cached(key)) {
             Some(bytes) => bytes,
             None => {
                 let bytes = Arc::new(self.decode(kind, &group, scratch, 0)?);
@@ -383,11 +387,11 @@ impl<'a> ChunkReader<'a> {
         }
     }
 
-    fn cached(&self, key: &ChunkKey) -> Option<Arc<Vec<u8>>> {
-        self.cache.lock().expect("no panics with the cache").chunks.get(key).cloned()
+    fn cached(&self, key: Kept) -> Option<Arc<Vec<u8>>> {
+        self.cache.lock().expect("no panics with the cache").chunks.get(&key).cloned()
     }
 
-    fn keep(&self, key: ChunkKey, bytes: Arc<Vec<u8>>) {
+    fn keep(&self, key: Kept, bytes: Arc<Vec<u8>>) {
         let mut dropped = Vec::new();
         let mut cache = self.cache.lock().expect("no panics with the cache");
         cache.bytes += bytes.len();

@@ -18,7 +18,7 @@ use crate::format::log::LogEntry;
 use crate::format::pack;
 use crate::format::paths;
 use crate::id::ObjectName;
-use crate::index::{Change, Fetched, Index, Position};
+use crate::index::{Change, Fetched, Index, Position, Told};
 use crate::store::{Store, StoreError};
 
 /// What the readable part of the log says.
@@ -155,8 +155,10 @@ impl Repository {
         };
         let indexed = state.indexes.iter().filter_map(|name| -> Option<Fetched<_>> {
             match self.load_index(name) {
-                Ok(mut object) => {
-                    object.packs.retain(|pack| covered.borrow_mut().insert(pack.name));
+                Ok(object) => {
+                    // What a write-only key says of a pack is no reason not to ask the pack.
+                    let believed = object.packs.iter().filter(|_| !object.is_sealed);
+                    covered.borrow_mut().extend(believed.map(|pack| pack.name));
                     Some(Ok((*name, object)))
                 }
                 Err(error) => {
@@ -198,6 +200,7 @@ impl Repository {
             replace: true,
             is_repair: false,
             index_add: &mut index_add,
+            ask_pack: &|name| self.ask_pack(name),
             index_remove: &[],
             snapshot_add: &mut snapshot_add,
             snapshot_remove: &[],
@@ -207,6 +210,16 @@ impl Repository {
             dropped: &[],
         };
         self.apply_change(None, change)
+    }
+
+    /// What a pack says of itself, for the index to decide by. That a pack is gone or damaged must not
+    /// stop anybody: then what is known of it stays.
+    pub(super) fn ask_pack(&self, name: &ObjectName) -> Told {
+        match self.read_pack_directory(name) {
+            Ok(pack) => Ok(Some(pack)),
+            Err(error) if error.is_object_damage() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What a pack says of itself, read without its blobs. They prove themselves when read.

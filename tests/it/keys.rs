@@ -242,14 +242,14 @@ fn what_was_written_with_destroyed_keys_cannot_be_read_any_more() {
 }
 
 /// A repository with a write-only key, and a way to open it with that key on a machine of its own.
-fn with_write_only_key() -> (Arc<MemoryStore>, tempfile::TempDir, Vec<Vec<u8>>) {
+pub fn with_write_only_key() -> (Arc<MemoryStore>, tempfile::TempDir, Vec<Vec<u8>>) {
     let (store, days) = prepared();
     let repository = open(store.clone()).unwrap();
     repository.add_key(&third(), Kdf::KeyFile, Role::WriteOnly, "db1").unwrap();
     (store, tempfile::tempdir().unwrap(), days)
 }
 
-fn open_to_write(store: Arc<dyn Store>, folder: &tempfile::TempDir) -> Result<Repository> {
+pub fn open_to_write(store: Arc<dyn Store>, folder: &tempfile::TempDir) -> Result<Repository> {
     let mut environment = environment(Arc::new(OsEntropy));
     environment.cache = Some(folder.path().into());
     Repository::open(store, &third(), environment)

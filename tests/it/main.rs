@@ -29,3 +29,4 @@ mod sftp;
 mod sim;
 mod soak;
 mod support;
+mod trust;

@@ -222,6 +222,12 @@ fn print_packs(report: &PacksReport, dry_run: bool) -> Result<()> {
         let verb = if dry_run { "can be mended" } else { "was mended" };
         output::line(format!("pack {name} {verb} from its parity"))?;
     }
+    for name in &report.relisted {
+        let verb = if dry_run { "would be" } else { "was" };
+        output::line(format!(
+            "pack {name} {verb} listed anew: its directory is not what the index said"
+        ))?;
+    }
     output::line(format!("{} packs read", report.packs_read))?;
     if report.replaced.is_empty() {
         return Ok(());
