@@ -14,6 +14,7 @@ mod open;
 mod own;
 pub mod parity;
 mod pending;
+mod probe;
 pub mod reader;
 pub mod recipes;
 mod reindex;

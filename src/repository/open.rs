@@ -1,11 +1,11 @@
 //! Making and opening repositories.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::keys::{NamedSlot, read_slot, read_slots};
+use super::probe::{PROBE, probe_create_only};
 use super::{Environment, Repository, rotation};
 use crate::chunker::Profile;
 use crate::crypto::CryptoError;
@@ -24,8 +24,6 @@ use crate::store::{ObjectInfo, Store, StoreError};
 
 /// File in the cache with the name of the slot that was opened last: saves a listing.
 const LAST_SLOT: &str = "slot";
-/// Start of the name of the object that `init` tries the store with.
-const PROBE: &str = "tmp-probe-";
 /// How often slots that change while they are read are read again.
 const UNLOCK_ATTEMPTS: usize = 5;
 
@@ -382,45 +380,4 @@ fn refuse_occupied(store: &dyn Store) -> Result<()> {
         return Err(Error::InitInterrupted { location });
     }
     Err(Error::NotEmpty { location })
-}
-
-/// Everything rests on `put_new` refusing a name that is taken; a store that does not is no store.
-impl Repository {
-    /// Fails where the store does not keep to create-only puts, as some do that say they are S3.
-    pub(crate) fn probe_create_only(&self) -> Result<()> {
-        let unique = RepositoryId(random::<16>(&*self.environment.entropy));
-        probe_create_only(&*self.store, &unique)
-    }
-}
-
-fn probe_create_only(store: &dyn Store, id: &RepositoryId) -> Result<()> {
-    let path = format!("{PROBE}{id}");
-    match store.put_new(&path, b"first") {
-        // Nobody else has this name: an attempt whose reply was lost was our own.
-        Err(StoreError::AlreadyExists { .. }) => {}
-        Err(StoreError::Failed { source, .. }) if source.kind() == io::ErrorKind::Unsupported => {
-            return Err(Error::Conflict(format!(
-                "{} cannot create an object only if there is none of its name ({source}); it cannot \
-                 hold a repository",
-                store.location()
-            )));
-        }
-        other => other?,
-    }
-    let second = store.put_new(&path, b"second");
-    let kept = store.get(&path)?;
-    match store.delete(&path) {
-        // Where everything is kept for a while, so is this; it is in nobody's way.
-        Ok(()) | Err(StoreError::Denied { .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
-    match second {
-        Err(StoreError::AlreadyExists { .. }) if kept == b"first" => Ok(()),
-        // A store that fails is not one that overwrites.
-        Err(error) if kept == b"first" => Err(error.into()),
-        _ => Err(Error::Conflict(format!(
-            "{} overwrites existing objects when asked not to; it cannot hold a repository",
-            store.location()
-        ))),
-    }
 }
