@@ -55,6 +55,14 @@ pub struct Plan {
     pub orphans: BTreeSet<ObjectName>,
 }
 
+impl Plan {
+    /// Of the packs that were to be written anew these were; the others stay for now.
+    pub(super) fn settle(&mut self, done: &[PackUse]) {
+        let done: HashSet<ObjectName> = done.iter().map(|pack| pack.name).collect();
+        self.keep.extend(self.repack.extract_if(.., |pack| !done.contains(&pack.name)));
+    }
+}
+
 /// So many chunks that stand in several packs are kept in mind one by one.
 const FEW_REPEATED: usize = 1 << 18;
 

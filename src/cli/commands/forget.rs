@@ -137,7 +137,7 @@ impl KeepArgs {
 
 /// Forgets, holds or releases.
 pub fn run(global: &Global, args: ForgetArgs) -> Result<u8> {
-    let repository = if args.dry_run { global.open_read_only()? } else { global.open()? };
+    let repository = if args.dry_run { global.open_to_rehearse()? } else { global.open()? };
     let filter = args.filter.filter();
     let find = |wanted: &String| repository.find_snapshot(wanted, &filter);
     let named: Vec<NamedSnapshot> =
