@@ -236,9 +236,11 @@ impl Global {
         if side.is_empty() {
             return ask_password("password", is_new);
         }
+        let option = side.to_lowercase().replace('_', "-");
         expect_terminal(&format!(
-            "no password given for {place}: set RESTOW_{side}PASSWORD, RESTOW_{side}PASSWORD_FILE, \
-             RESTOW_{side}PASSWORD_COMMAND or RESTOW_{side}KEY_FILE, or use the options of these names"
+            "no password given for {place}: set RESTOW_{side}PASSWORD, or use --{option}password-file, \
+             --{option}password-command or --{option}key-file (RESTOW_{side}PASSWORD_FILE, \
+             RESTOW_{side}PASSWORD_COMMAND, RESTOW_{side}KEY_FILE)"
         ))?;
         ask_password(&format!("password of {place}"), is_new)
     }

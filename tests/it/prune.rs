@@ -178,6 +178,70 @@ fn condemned_packs_wait_for_their_grace_and_can_be_rescued() {
     assert!(contents(&repository).unwrap().values().any(|bytes| *bytes == days[2]));
 }
 
+/// A rehearsal tells what the real one does, now and after the grace.
+#[test]
+fn a_dry_run_tells_what_would_be_deleted_and_what_it_costs() {
+    let (store, _) = three_days();
+    let repository = open(store.clone()).unwrap();
+    forget_some(&repository, &names(&repository)[..2]).unwrap();
+    let rehearse = |grace: u64| {
+        let grace = Duration::from_secs(grace);
+        let options = PruneOptions { dry_run: true, grace, ..at_once() };
+        run(&repository, &options, &Progress::default()).unwrap()
+    };
+    let before = store.objects().len();
+    let (now, later) = (rehearse(0), rehearse(3600));
+    assert_eq!(store.objects().len(), before);
+    assert!(now.deleted > 0 && now.condemned == 0, "{now:?}");
+    assert_eq!((later.deleted, later.condemned), (0, now.deleted));
+    let plan = now.plan;
+    assert!(plan.read_bytes > 0 && plan.written_bytes > 0 && plan.freed_bytes > 0, "{plan:?}");
+    assert!(plan.requests > now.deleted, "{plan:?}");
+    let bytes = store.total_bytes();
+    let patient = PruneOptions { grace: Duration::from_secs(3600), ..at_once() };
+    let real = run(&repository, &patient, &Progress::default()).unwrap();
+    assert!(real.condemned > 0 && real.deleted == 0);
+    // What waits is deleted when the grace is over, and is no plan any more.
+    let rest = rehearse(0);
+    assert_eq!((rest.deleted, rest.condemned), (real.condemned, 0));
+    assert_eq!(rehearse(3600).deleted, 0);
+    let deleted = prune(&repository).unwrap();
+    assert!(deleted.deleted >= rest.deleted && deleted.deleted_bytes >= rest.deleted_bytes);
+    let freed = bytes - store.total_bytes();
+    assert!((plan.freed_bytes / 2..plan.freed_bytes * 2).contains(&freed), "{freed}: {plan:?}");
+}
+
+#[test]
+fn the_report_tells_what_was_done_before_the_time_was_up() {
+    let (store, _) = three_days();
+    let repository = open(store).unwrap();
+    forget_some(&repository, &names(&repository)[..1]).unwrap();
+    let limited = PruneOptions { time_limit: Some(Duration::ZERO), ..at_once() };
+    let report = run(&repository, &limited, &Progress::default()).unwrap();
+    assert!(report.is_cut_short, "{report:?}");
+    assert_eq!((report.repacked_packs, report.repacked_bytes, report.collapsed_chunks), (0, 0, 0));
+    assert!(report.plan.repacked_packs > 0 && report.plan.read_bytes > 0, "{report:?}");
+    let report = prune(&repository).unwrap();
+    assert_eq!(report.repacked_packs, report.plan.repacked_packs);
+    assert!(report.repacked_packs > 0 && !report.is_cut_short);
+    assert_clean(&repository);
+}
+
+#[test]
+fn joining_small_packs_comes_to_rest() {
+    let (store, days) = prepared();
+    let repository = open(store).unwrap();
+    let options = PruneOptions { repack_small: true, ..at_once() };
+    let join = || run(&repository, &options, &Progress::default()).unwrap();
+    assert!(join().repacked_packs > 1);
+    for _ in 0..2 {
+        let report = join();
+        assert_eq!((report.repacked_packs, report.deleted), (0, 0), "{report:?}");
+    }
+    assert_clean(&repository);
+    assert_eq!(contents(&repository).unwrap().len(), days.len());
+}
+
 struct At(i64);
 
 impl Clock for At {
