@@ -93,7 +93,10 @@ pub fn run(
     let mut renewed = 0;
     if !options.dry_run {
         repository.expect_owner()?;
-        repository.probe_create_only()?;
+        // A disk of this machine needs no trial, and may be full: prune is there to make room.
+        if !repository.store().is_create_only() {
+            repository.probe_create_only()?;
+        }
         renewed = renew_snapshots(repository)?;
     }
     let started = repository.environment().clock.now();
@@ -170,12 +173,10 @@ fn attempt(
         marker.reconsider()?;
     }
     let mut plan = decide(repository, &mut marker, &stored, &options)?;
-    let estimate = Estimate::new(repository, &stored, &plan, &chains, &whole);
+    let known = (mark_seconds, Estimate::new(repository, &stored, &plan, &chains, &whole));
     if options.dry_run {
-        let mut report = PruneReport::new(repository, &stored, &plan, &marker);
-        (report.mark_seconds, report.plan) = (mark_seconds, estimate);
-        report.rehearse(repository, &stored, &plan, &chains, options.grace)?;
-        return Ok(Some(report));
+        let report = PruneReport::new(repository, &stored, &plan, &marker, known);
+        return report.rehearse(repository, &stored, &plan, &chains, options.grace).map(Some);
     }
     let job = Job { repository, marker: &marker, progress, is_time_up: &is_time_up };
     let written = phase("repack", || repack::repack(&job, &plan.repack));
@@ -183,8 +184,7 @@ fn attempt(
         return Ok(None);
     };
     plan.settle(&repacked.packs);
-    let mut report = PruneReport::new(repository, &stored, &plan, &marker);
-    (report.mark_seconds, report.plan) = (mark_seconds, estimate);
+    let mut report = PruneReport::new(repository, &stored, &plan, &marker, known);
     report.collapse(&chains, whole.done.len());
     report.written_bytes = repacked.written.bytes + whole.bytes;
     report.is_cut_short = repacked.written.is_cut_short || whole.is_cut_short;

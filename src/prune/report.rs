@@ -137,17 +137,20 @@ pub struct PruneReport {
 }
 
 impl PruneReport {
-    /// What a plan says.
+    /// What a plan says. `known` are the seconds that marking took, and the estimate.
     pub(super) fn new(
         repository: &Repository,
         stored: &Stored,
         plan: &Plan,
         marker: &Marker<'_>,
+        known: (f64, Estimate),
     ) -> Self {
         let index = repository.index();
         let is_condemned = |name: &&ObjectName| index.fate(name) == Some(Fate::Condemned);
         Self {
             references: marker.references,
+            mark_seconds: known.0,
+            plan: known.1,
             kept_packs: plan.keep.len() as u64,
             kept_bytes: sum(&plan.keep, |pack| pack.size),
             kept_unused_bytes: sum(&plan.keep, |pack| pack.unused),
@@ -172,13 +175,13 @@ impl PruneReport {
 
     /// Says what this prune would delete at once, and what would wait.
     pub(super) fn rehearse(
-        &mut self,
+        mut self,
         repository: &Repository,
         stored: &Stored,
         plan: &Plan,
         chains: &Collapse,
         grace: Duration,
-    ) -> Result<()> {
+    ) -> Result<Self> {
         self.collapse(chains, chains.chunks());
         let packs = plan.remove.iter().chain(&plan.repack).map(|pack| pack.name);
         let going: BTreeSet<ObjectName> = packs.chain(plan.orphans.iter().copied()).collect();
@@ -193,7 +196,7 @@ impl PruneReport {
                 self.condemned += 1;
             }
         }
-        Ok(())
+        Ok(self)
     }
 }
 

@@ -386,11 +386,7 @@ fn refuse_occupied(store: &dyn Store) -> Result<()> {
 /// Everything rests on `put_new` refusing a name that is taken; a store that does not is no store.
 impl Repository {
     /// Fails where the store does not keep to create-only puts, as some do that say they are S3.
-    /// Asks no disk of this machine, which may be full: prune is there to make room.
     pub(crate) fn probe_create_only(&self) -> Result<()> {
-        if self.store.is_create_only() {
-            return Ok(());
-        }
         let unique = RepositoryId(random::<16>(&*self.environment.entropy));
         probe_create_only(&*self.store, &unique)
     }
