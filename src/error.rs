@@ -40,6 +40,12 @@ pub enum Error {
         /// Where.
         location: String,
     },
+    /// A prune found the disk full.
+    #[error("prune needs room before it makes any: {source}")]
+    NoRoomToPrune {
+        /// What did not fit.
+        source: StoreError,
+    },
     /// The configuration cannot be used.
     #[error("config of {location}: {source}")]
     Config {
@@ -230,6 +236,11 @@ impl Error {
             Self::Store(StoreError::Full { .. }) => {
                 "nothing that was stored is lost; free some space and run the same command again \
                  to go on from there"
+                    .into()
+            }
+            Self::NoRoomToPrune { .. } => {
+                "nothing is lost; free a few megabytes elsewhere on that disk, then 'restow prune \
+                 --max-unused unlimited --grace 0' deletes what is garbage and writes no pack anew"
                     .into()
             }
             Self::Config { source: ConfigError::NewerVersion(_), .. } => {

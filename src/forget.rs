@@ -21,7 +21,11 @@ pub struct GroupVerdict {
     pub verdicts: Vec<Verdict>,
 }
 
-/// Applies a policy to the live snapshots that pass a filter, each group alone.
+/// Why a snapshot stays though the policy does not say so: groups may be others than hosts and paths.
+const LAST_OF_PATHS: &str = "last of its host's paths";
+
+/// Applies a policy to the live snapshots that pass a filter, each group alone. Of what a host backed up
+/// the newest snapshot stays where none would be left, unless the policy allows that.
 pub fn plan(
     repository: &Repository,
     filter: &Filter,
@@ -34,7 +38,34 @@ pub fn plan(
     let decide = |(key, snapshots): (_, Vec<_>)| {
         Ok(GroupVerdict { key, verdicts: decide(policy, &snapshots, zone, now)? })
     };
-    groups.into_iter().map(decide).collect()
+    let mut groups: Vec<GroupVerdict> = groups.into_iter().map(decide).collect::<Result<_>>()?;
+    if !policy.allow_empty {
+        keep_last_of_paths(&repository.snapshots(&Filter::default())?, &mut groups);
+    }
+    Ok(groups)
+}
+
+/// Host and paths, which groups are not always made by.
+fn paths_of(named: &NamedSnapshot) -> GroupKey {
+    GroupKey::of(&named.snapshot, GroupBy::default())
+}
+
+fn keep_last_of_paths(live: &[NamedSnapshot], groups: &mut [GroupVerdict]) {
+    let verdicts = groups.iter().flat_map(|group| &group.verdicts);
+    let going: HashSet<ObjectName> =
+        verdicts.filter(|verdict| !verdict.is_kept()).map(|verdict| verdict.name).collect();
+    let (removed, kept): (Vec<_>, Vec<_>) =
+        live.iter().partition(|named| going.contains(&named.name));
+    let left: BTreeSet<GroupKey> = kept.into_iter().map(paths_of).collect();
+    // Oldest first: the newest is what is left in the map.
+    let last: BTreeMap<GroupKey, ObjectName> =
+        removed.into_iter().map(|named| (paths_of(named), named.name)).collect();
+    let last: HashSet<ObjectName> =
+        last.into_iter().filter(|(key, _)| !left.contains(key)).map(|(_, name)| name).collect();
+    let verdicts = groups.iter_mut().flat_map(|group| &mut group.verdicts);
+    for verdict in verdicts.filter(|verdict| last.contains(&verdict.name)) {
+        verdict.reasons.push(LAST_OF_PATHS.to_owned());
+    }
 }
 
 /// Forgets snapshots, all in one step. What another run forgot meanwhile is passed over. Held ones
@@ -94,13 +125,12 @@ fn refuse(removed: &[NamedSnapshot], kept: &[NamedSnapshot], allow_empty: bool) 
     if allow_empty {
         return Ok(());
     }
-    let key = |named: &NamedSnapshot| GroupKey::of(&named.snapshot, GroupBy::default());
-    let left: HashSet<_> = kept.iter().map(|named| format!("{:?}", key(named))).collect();
+    let left: BTreeSet<GroupKey> = kept.iter().map(paths_of).collect();
     let mut gone = BTreeMap::new();
     for named in removed {
-        gone.entry(key(named)).or_insert(named);
+        gone.entry(paths_of(named)).or_insert(named);
     }
-    match gone.iter().find(|(key, _)| !left.contains(&format!("{key:?}"))) {
+    match gone.iter().find(|(key, _)| !left.contains(key)) {
         None => Ok(()),
         Some((key, named)) => Err(Error::Conflict(format!(
             "no snapshot of {} on {} would be left after {}; --allow-empty permits it",

@@ -87,6 +87,7 @@ pub fn manifest(options: &BackupOptions, time: Timestamp, parent: Option<ObjectN
         origin: None,
         held: false,
         sealed: false,
+        problems: 0,
         streams: Vec::new(),
         paths: options.files.iter().flat_map(FilesSource::names).collect(),
         tree: None,

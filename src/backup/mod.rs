@@ -189,6 +189,7 @@ fn attempt(
     snapshot.streams = finished.streams;
     snapshot.tree = finished.tree;
     snapshot.summary = finished.summary;
+    snapshot.problems = finished.problems.len() as u64;
     let elapsed = repository.environment().clock.now().duration_since(started);
     snapshot.summary.seconds = elapsed.as_secs_f64();
     snapshot.summary.added_bytes = writer.added_bytes();

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use restow::error::{Error, ErrorKind};
 
-use super::Global;
+use super::{Global, output};
 
 /// A snapshot was made, but some files are not in it as they should be.
 pub const INCOMPLETE: u8 = 3;
@@ -29,7 +29,7 @@ pub fn report(error: &anyhow::Error, global: &Global) -> ExitCode {
         });
         let _ = writeln!(stderr, "{record}");
     } else {
-        let _ = writeln!(stderr, "restow: {text}");
+        let _ = writeln!(stderr, "restow: {}", output::plain(&text));
         if let Some(hint) = hint {
             let _ = writeln!(stderr, "hint: {hint}");
         }

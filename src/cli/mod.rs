@@ -3,6 +3,7 @@
 mod commands;
 mod exit;
 mod interrupt;
+mod local;
 mod location;
 mod open;
 mod output;

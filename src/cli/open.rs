@@ -7,15 +7,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use restow::clock::SystemClock;
 use restow::crypto::kit;
 use restow::crypto::slot::Secret;
 use restow::entropy::OsEntropy;
 use restow::error::Error;
-use restow::format::config::Config;
 use restow::format::paths;
-use restow::repository::{Environment, Repository};
-use restow::store::cache::CacheStore;
+use restow::repository::Repository;
 use restow::store::local::LocalStore;
 #[cfg(feature = "cloud")]
 use restow::store::object::BucketStore;
@@ -30,9 +27,6 @@ use zeroize::Zeroizing;
 
 use super::location::{self, Location};
 use super::{interrupt, output};
-
-/// Folder in the cache of a repository for pieces of its packs.
-pub const KEPT: &str = "packs";
 
 /// Options of every command.
 #[derive(Args, Clone)]
@@ -118,7 +112,15 @@ impl Global {
     pub fn open_to_add(&self) -> Result<Repository> {
         let store = self.cached(self.existing()?)?;
         let secret = self.secret(false)?;
-        Ok(Repository::open(store, &secret, self.environment()?)?)
+        Ok(self.opened(store, &secret)?)
+    }
+
+    /// Opens the repository for dry runs of commands that change it: the store refuses everything, and
+    /// what is damaged is refused as those would.
+    pub fn open_to_rehearse(&self) -> Result<Repository> {
+        let store: Arc<dyn Store> = Arc::new(ReadOnlyStore(self.cached(self.existing()?)?));
+        let secret = self.secret(false)?;
+        expect_owner(self.opened(store, &secret)?)
     }
 
     /// Opens the repository for commands that only read it: the store refuses everything else.
@@ -134,7 +136,7 @@ impl Global {
     fn read_only(&self, store: Arc<dyn Store>) -> Result<Repository> {
         let store: Arc<dyn Store> = Arc::new(ReadOnlyStore(store));
         let secret = self.secret(false)?;
-        match Repository::open(store.clone(), &secret, self.environment()?) {
+        match self.opened(store.clone(), &secret) {
             Err(error) if error.is_object_damage() => {
                 let repository = Repository::salvage(store, &secret, self.environment()?)?;
                 for error in repository.damage() {
@@ -158,31 +160,6 @@ impl Global {
                 Err(anyhow::Error::from(Error::from(error)).context(format!("open {location}")))
             }
             Ok(config) => Ok((store, config)),
-        }
-    }
-
-    /// Puts the local copies in front of a repository that is elsewhere.
-    fn cached(&self, (store, config): (Arc<dyn Store>, Vec<u8>)) -> Result<Arc<dyn Store>> {
-        if matches!(self.location()?, Location::Folder(_)) {
-            return Ok(store);
-        }
-        // Where it cannot be understood, opening it will tell.
-        let Ok(config) = Config::parse(&config) else { return Ok(store) };
-        let clock = Arc::new(SystemClock);
-        if self.no_cache {
-            let folder = tempfile::tempdir().context("make a temporary folder")?;
-            let cached = CacheStore::open(store, folder.path(), self.cache_limit, clock);
-            let cached = cached.context("make a temporary cache")?;
-            return Ok(Arc::new(cached.that_owns(folder)));
-        }
-        let folder = self.cache_folder()?.join(config.id.to_hex()).join(KEPT);
-        match CacheStore::open(store.clone(), &folder, self.cache_limit, clock) {
-            Ok(cached) => Ok(Arc::new(cached)),
-            Err(error) => {
-                let folder = folder.display();
-                eprintln!("warning: going on without a cache: {folder}: {error}");
-                Ok(store)
-            }
         }
     }
 
@@ -233,7 +210,7 @@ impl Global {
         Arc::new(ThrottleStore::new(store, patience(), limits))
     }
 
-    fn location(&self) -> Result<Location> {
+    pub(super) fn location(&self) -> Result<Location> {
         let Some(text) = &self.repo else {
             return Err(Error::Usage(
                 "no repository given: use --repo or set RESTOW_REPOSITORY".into(),
@@ -241,27 +218,6 @@ impl Global {
             .into());
         };
         location::parse(text)
-    }
-
-    /// Clock, randomness and cache folder.
-    pub fn environment(&self) -> Result<Environment> {
-        let cache = if self.no_cache { None } else { Some(self.cache_folder()?) };
-        let author = format!("{} restow {}", host(), env!("CARGO_PKG_VERSION"));
-        Ok(Environment::system(author, cache))
-    }
-
-    /// Folder of the local indexes.
-    pub fn cache_folder(&self) -> Result<PathBuf> {
-        if let Some(folder) = &self.cache_dir {
-            return Ok(folder.clone());
-        }
-        let absolute = |name: &str| {
-            std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
-        };
-        let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
-        base.map(|base| base.join("restow")).ok_or_else(|| {
-            Error::Usage("no home folder: use --cache-dir or --no-cache".into()).into()
-        })
     }
 
     /// The password or key file; asks on a terminal, twice where it is new.
@@ -280,11 +236,20 @@ impl Global {
         if let Some(text) = std::env::var_os(self.password_variable) {
             return password(text.into_encoded_bytes());
         }
-        let what = match self.password_variable {
-            "RESTOW_PASSWORD" => "password".to_owned(),
-            _ => format!("password of {}", self.repo.as_deref().unwrap_or_default()),
-        };
-        ask_password(&what, is_new)
+        // Of the other repository of a copy: TO_ or FROM_.
+        let side = self.password_variable.trim_start_matches("RESTOW_");
+        let side = side.trim_end_matches("PASSWORD");
+        let place = self.repo.as_deref().unwrap_or_default();
+        if side.is_empty() {
+            return ask_password("password", is_new);
+        }
+        let option = side.to_lowercase().replace('_', "-");
+        expect_terminal(&format!(
+            "no password given for {place}: set RESTOW_{side}PASSWORD, or use --{option}password-file, \
+             --{option}password-command or --{option}key-file (RESTOW_{side}PASSWORD_FILE, \
+             RESTOW_{side}PASSWORD_COMMAND, RESTOW_{side}KEY_FILE)"
+        ))?;
+        ask_password(&format!("password of {place}"), is_new)
     }
 }
 
@@ -347,16 +312,19 @@ fn password_from_command(command: &str) -> Result<Secret> {
     password(output.stdout)
 }
 
+fn expect_terminal(otherwise: &str) -> Result<(), Error> {
+    match std::io::stdin().is_terminal() {
+        true => Ok(()),
+        false => Err(Error::Usage(otherwise.to_owned())),
+    }
+}
+
 /// Asks on the terminal, without echo; twice where the password is new.
 pub fn ask_password(what: &str, twice: bool) -> Result<Secret> {
-    if !std::io::stdin().is_terminal() {
-        return Err(Error::Usage(
-            "no password given: set RESTOW_PASSWORD, or use --password-file, --password-command \
-             or --key-file"
-                .into(),
-        )
-        .into());
-    }
+    expect_terminal(
+        "no password given: set RESTOW_PASSWORD, or use --password-file, --password-command or \
+         --key-file",
+    )?;
     let first = read_without_echo(what)?;
     if twice && *read_without_echo(&format!("{what} again"))? != *first {
         return Err(Error::Usage("the two passwords differ".into()).into());

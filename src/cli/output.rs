@@ -1,5 +1,6 @@
 //! Printing: numbers for people, progress, JSON lines.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,15 +35,37 @@ pub fn stdout_error(source: io::Error) -> restow::error::Error {
     restow::error::Error::Io { action: "write", path: "standard output".into(), source }
 }
 
-/// Writes a line to standard output.
+/// Writes a line to standard output. Names and texts in it come from repositories and file systems: what
+/// a terminal would take for a command is written out.
 pub fn line(text: impl std::fmt::Display) -> io::Result<()> {
-    writeln!(io::stdout().lock(), "{text}")
+    writeln!(io::stdout().lock(), "{}", plain(&text.to_string()))
+}
+
+/// A text without control characters other than tabs and ends of lines.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    escaped(text, &['\n', '\t'])
+}
+
+fn escaped<'t>(text: &'t str, allowed: &[char]) -> Cow<'t, str> {
+    let is_bad = |letter: char| letter.is_control() && !allowed.contains(&letter);
+    if !text.contains(is_bad) {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = String::with_capacity(text.len() + 8);
+    for letter in text.chars() {
+        if is_bad(letter) {
+            plain.extend(letter.escape_default());
+        } else {
+            plain.push(letter);
+        }
+    }
+    Cow::Owned(plain)
 }
 
 /// Writes a JSON value as a line to standard output.
 pub fn json(value: &impl serde::Serialize) -> io::Result<()> {
     let text = serde_json::to_string(value)?;
-    line(text)
+    writeln!(io::stdout().lock(), "{text}")
 }
 
 /// A size for people: three digits and a unit of 1000.
@@ -71,6 +94,9 @@ pub fn percent(part: u64, whole: u64) -> String {
 
 /// Columns of text, aligned; the first row is the heading.
 pub fn table(rows: &[Vec<String>]) -> io::Result<()> {
+    let plain =
+        |row: &Vec<String>| row.iter().map(|cell| escaped(cell, &[]).into_owned()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(plain).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter()
@@ -80,7 +106,7 @@ pub fn table(rows: &[Vec<String>]) -> io::Result<()> {
             .unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
-    for row in rows {
+    for row in &rows {
         let mut text = String::new();
         for (cell, width) in row.iter().zip(&widths) {
             text.push_str(&format!("{cell:<width$}  "));
@@ -244,6 +270,13 @@ pub fn seconds(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn control_characters_are_written_out() {
+        assert!(matches!(plain("a\tb\nc ä"), Cow::Borrowed("a\tb\nc ä")));
+        assert_eq!(plain("\u{1b}[2Jx\r\u{7f}\u{9b}"), "\\u{1b}[2Jx\\r\\u{7f}\\u{9b}");
+        assert_eq!(escaped("a\nb\tc", &[]), "a\\nb\\tc");
+    }
 
     #[test]
     fn sizes_read_well() {

@@ -27,12 +27,14 @@ use mark::{Marked, Marker};
 use rewrite::Rewriter;
 
 use crate::error::{Error, Result};
+use crate::format::paths;
 use crate::format::snapshot::Snapshot;
 use crate::id::ObjectName;
 use crate::index::IndexError;
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::repository::reader::ChunkReader;
+use crate::repository::salvage::hides_snapshots;
 use crate::repository::snapshots::{Filter, NamedSnapshot};
 use crate::repository::writer::BlobWriter;
 
@@ -48,6 +50,8 @@ const ATTEMPTS: usize = 5;
 pub struct CopyOptions {
     /// Only find out what would be copied.
     pub dry_run: bool,
+    /// The snapshots were named one by one: what else the source lost is no matter.
+    pub is_selection: bool,
     /// Threads that read and compress; 0 for as many as there are processors.
     pub threads: usize,
 }
@@ -64,8 +68,8 @@ pub struct Copied {
 /// A snapshot that could not be copied.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct CopyProblem {
-    /// Its name in the source.
-    pub snapshot: ObjectName,
+    /// Its name in the source; `None` where the source is so damaged that nobody knows.
+    pub snapshot: Option<ObjectName>,
     /// The object that is damaged or lost.
     pub object: String,
     /// What happened.
@@ -121,6 +125,9 @@ pub fn run(
         )));
     }
     let mut report = CopyReport::default();
+    if !options.is_selection {
+        report.problems = lost_snapshots(source);
+    }
     let mut waiting = Vec::new();
     let (there, mut seen) = (select::by_identity(target)?, HashSet::new());
     for named in snapshots {
@@ -149,6 +156,17 @@ pub fn run(
         rest = &rest[done..];
     }
     Ok(report)
+}
+
+/// Damage of the source that may hide snapshots: nobody can say that all were copied.
+fn lost_snapshots(source: &Repository) -> Vec<CopyProblem> {
+    let hides = |error: &&Error| hides_snapshots(&error.object());
+    let problem = |error: &Error| {
+        let object = error.object();
+        let snapshot = object.strip_prefix(paths::SNAPSHOTS).map(|_| paths::object_name(&object));
+        CopyProblem { snapshot: snapshot.flatten(), object, detail: error.to_string() }
+    };
+    source.damage().iter().filter(hides).map(problem).collect()
 }
 
 struct Copy<'a> {
@@ -251,10 +269,18 @@ impl Copy<'_> {
                 continue;
             }
             manifest.parent = select::parent(id, &source.snapshot, &sources, &there);
-            let target = writer.commit(Some(&manifest))?;
-            report.copied.push(Copied { source: source.name, target });
-            if let Some(name) = target {
-                there.insert(origin, NamedSnapshot { name, snapshot: manifest });
+            // Of several copies that run at once each waits here for the others.
+            let is_there = || select::holds(self.target, &origin);
+            match writer.commit_once(&manifest, &is_there)? {
+                Some(name) => {
+                    report.copied.push(Copied { source: source.name, target: Some(name) });
+                    there.insert(origin, NamedSnapshot { name, snapshot: manifest });
+                }
+                None => {
+                    there = select::by_identity(self.target)?;
+                    let target = there.get(&origin).map(|copy| copy.name);
+                    report.skipped.push(Copied { source: source.name, target });
+                }
             }
         }
         // Where all were skipped, what was stored is committed all the same.
@@ -294,10 +320,10 @@ impl Copy<'_> {
                 continue;
             }
             let (object, detail) = (error.object(), error.to_string());
-            return Ok(Err(CopyProblem { snapshot: named.name, object, detail }));
+            return Ok(Err(CopyProblem { snapshot: Some(named.name), object, detail }));
         }
         let (object, detail) = (named.name.to_hex(), "prunes come between all the time".into());
-        Ok(Err(CopyProblem { snapshot: named.name, object, detail }))
+        Ok(Err(CopyProblem { snapshot: Some(named.name), object, detail }))
     }
 
     fn is_live(&self, named: &NamedSnapshot) -> Result<bool, IndexError> {
@@ -364,7 +390,11 @@ impl Copy<'_> {
                 }
                 Err(error) if error.is_object_damage() => {
                     let (object, detail) = (error.object(), error.to_string());
-                    report.problems.push(CopyProblem { snapshot: named.name, object, detail });
+                    report.problems.push(CopyProblem {
+                        snapshot: Some(named.name),
+                        object,
+                        detail,
+                    });
                 }
                 Err(error) => return Err(error),
             }

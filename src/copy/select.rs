@@ -21,6 +21,13 @@ pub fn by_identity(repository: &Repository) -> Result<HashMap<Origin, NamedSnaps
     Ok(all.into_iter().map(|named| (identity(id, &named), named)).collect())
 }
 
+/// Whether a repository has a snapshot, as of now.
+pub fn holds(repository: &Repository, origin: &Origin) -> Result<bool> {
+    let id = repository.config().id;
+    let all = repository.snapshots(&Filter::default())?;
+    Ok(all.iter().any(|named| identity(id, named) == *origin))
+}
+
 /// Of some copied snapshots (source, target) the one most like `snapshot`: of the same host with a
 /// stream or path in common, the last one before it, else the first one after.
 pub fn nearest<'p>(

@@ -43,6 +43,9 @@ pub struct Snapshot {
     /// A write-only key made it: nobody vouches for what it says of host, paths and content.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sealed: bool,
+    /// Files that are not in it as they should be: they could not be read, or changed meanwhile.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub problems: u64,
     /// The streams, by name.
     #[serde(default)]
     pub streams: Vec<StreamEntry>,
@@ -147,11 +150,28 @@ impl Snapshot {
         self.streams.iter().find(|stream| stream.name.relative() == wanted.relative())
     }
 
+    /// Whether it has all of these tags; no tag at all where none is asked for, as in restic.
+    pub fn has_tags(&self, tags: &[String]) -> bool {
+        match tags {
+            [] => self.tags.is_empty(),
+            tags => tags.iter().all(|tag| self.tags.contains(tag)),
+        }
+    }
+
+    /// Whether everything that was asked for is in it.
+    pub fn is_complete(&self) -> bool {
+        self.problems == 0
+    }
+
     /// Plain bytes of all streams and files.
     pub fn total_bytes(&self) -> u64 {
         let streams: u64 = self.streams.iter().map(|stream| stream.size).sum();
         streams + self.summary.file_bytes
     }
+}
+
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 #[cfg(test)]
@@ -167,6 +187,22 @@ mod tests {
         assert_eq!(snapshot.extra["later"]["x"], 1);
         assert_eq!(Snapshot::decode(&snapshot.encode()).unwrap(), snapshot);
         assert!(snapshot.stream(b"/a").is_some() && snapshot.stream(b"b").is_none());
+    }
+
+    #[test]
+    fn problems_are_kept_and_tags_are_all_or_none() {
+        let text = r#"{"version":1,"time":"2026-01-02T03:04:05Z","host":"h","tags":["a","b"]}"#;
+        let mut snapshot = Snapshot::decode(text.as_bytes()).unwrap();
+        assert!(snapshot.is_complete());
+        assert!(!String::from_utf8(snapshot.encode()).unwrap().contains("problems"));
+        snapshot.problems = 3;
+        assert_eq!(Snapshot::decode(&snapshot.encode()).unwrap().problems, 3);
+        let has = |snapshot: &Snapshot, tags: &[&str]| {
+            snapshot.has_tags(&tags.iter().map(|tag| (*tag).to_owned()).collect::<Vec<_>>())
+        };
+        assert!(has(&snapshot, &["b"]) && !has(&snapshot, &["b", "c"]) && !has(&snapshot, &[]));
+        snapshot.tags.clear();
+        assert!(has(&snapshot, &[]) && !has(&snapshot, &["b"]));
     }
 
     #[test]

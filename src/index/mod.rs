@@ -54,6 +54,19 @@ pub enum IndexError {
 }
 
 impl IndexError {
+    /// Whether the file or its folder cannot be written.
+    pub fn is_unwritable(&self) -> bool {
+        use rusqlite::ErrorCode::{CannotOpen, DiskFull, PermissionDenied, ReadOnly};
+        match self {
+            Self::Io { .. } => true,
+            Self::Sqlite(error) => matches!(
+                error.sqlite_error_code(),
+                Some(CannotOpen | DiskFull | PermissionDenied | ReadOnly)
+            ),
+            _ => false,
+        }
+    }
+
     /// Whether the file cannot be used any more and must be made again.
     pub fn is_damage(&self) -> bool {
         use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};

@@ -34,6 +34,10 @@ pub fn open_file(folder: &Path, repository: RepositoryId) -> Result<Connection, 
     let path = folder.join(FILE);
     let io = |source| IndexError::Io { path: path.display().to_string(), source };
     create_private_folder(folder).map_err(io)?;
+    create_private_file(&path).map_err(io)?;
+    for suffix in ["", "-wal", "-shm"] {
+        keep_private(&folder.join(format!("{FILE}{suffix}")), 0o600);
+    }
     prepare(Connection::open(&path)?, repository)
 }
 
@@ -84,7 +88,31 @@ fn identity(repository: RepositoryId) -> Vec<u8> {
 
 fn create_private_folder(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    // Others may have made it on their way to something in it.
+    keep_private(folder, 0o700);
+    Ok(())
+}
+
+/// Makes the file before SQLite does, which gives those beside it the same mode. A file that is there is
+/// not opened: closing it would end the locks of other connections of this process.
+fn create_private_file(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let created = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match created {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Takes away what others may do with a file: the index tells hosts, paths and tags. Where that is
+/// refused, the file is another user's, who has to see to it.
+fn keep_private(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    let Ok(metadata) = path.metadata() else { return };
+    if metadata.permissions().mode() & 0o077 != 0 {
+        let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
+    }
 }
 
 /// Removes the file in `folder` with what SQLite keeps beside it.

@@ -15,6 +15,7 @@ mod mark;
 mod plan;
 mod remove;
 mod repack;
+mod report;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -22,12 +23,12 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 pub use plan::{PackUse, Plan};
+pub use report::{Estimate, PruneProblem, PruneReport};
 
 use crate::entropy::random;
 use crate::error::{Error, Result};
 use crate::format::paths;
 use crate::id::ObjectName;
-use crate::index::Fate;
 use crate::progress::Progress;
 use crate::repository::Repository;
 use mark::Marker;
@@ -84,62 +85,6 @@ impl Default for PruneOptions {
     }
 }
 
-/// Something that could not be done, and does not stop the rest.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct PruneProblem {
-    /// The object.
-    pub object: String,
-    /// What happened.
-    pub detail: String,
-}
-
-/// What was done, or would be.
-#[derive(Debug, Clone, Default, serde::Serialize)]
-pub struct PruneReport {
-    /// Chunks that snapshots refer to.
-    pub references: u64,
-    /// Time that it took to mark them, with all trees and recipes read.
-    pub mark_seconds: f64,
-    /// Packs that stay.
-    pub kept_packs: u64,
-    /// Their bytes.
-    pub kept_bytes: u64,
-    /// Of these, garbage.
-    pub kept_unused_bytes: u64,
-    /// Packs of which the needed part was written anew.
-    pub repacked_packs: u64,
-    /// Bytes read of them.
-    pub repacked_bytes: u64,
-    /// Bytes written in their place.
-    pub written_bytes: u64,
-    /// Chunks that were stored whole, so that what they were made against can go.
-    pub collapsed_chunks: u64,
-    /// About how many bytes that writes.
-    pub collapsed_bytes: u64,
-    /// About how many bytes fewer are left by it.
-    pub collapsed_gain: u64,
-    /// Packs of which nothing is needed.
-    pub unused_packs: u64,
-    /// Their bytes.
-    pub unused_bytes: u64,
-    /// Objects that nothing refers to.
-    pub orphans: u64,
-    /// Objects that wait for the end of the grace.
-    pub condemned: u64,
-    /// Objects that were deleted.
-    pub deleted: u64,
-    /// Their bytes.
-    pub deleted_bytes: u64,
-    /// Snapshots whose manifests were written anew because keys were rotated.
-    pub renewed_snapshots: u64,
-    /// Epochs whose keys were destroyed: nothing is encrypted with them any more.
-    pub destroyed_epochs: Vec<u32>,
-    /// The time limit came before all was done; the next prune goes on.
-    pub is_cut_short: bool,
-    /// What could not be done.
-    pub problems: Vec<PruneProblem>,
-}
-
 /// Removes what no snapshot needs.
 pub fn run(
     repository: &Repository,
@@ -149,7 +94,10 @@ pub fn run(
     let mut renewed = 0;
     if !options.dry_run {
         repository.expect_owner()?;
-        repository.probe_create_only()?;
+        // A disk of this machine needs no trial, and may be full: prune is there to make room.
+        if !repository.store().is_create_only() {
+            repository.probe_create_only()?;
+        }
         renewed = renew_snapshots(repository)?;
     }
     let started = repository.environment().clock.now();
@@ -225,19 +173,20 @@ fn attempt(
             options.max_repack_bytes.map(|most| most.saturating_sub(whole.bytes));
         marker.reconsider()?;
     }
-    let plan = decide(repository, &mut marker, &stored, &options)?;
-    let mut report = summary(&plan, &marker, &stored.listed, repository);
-    report.mark_seconds = mark_seconds;
-    report.collapsed_chunks = chains.chunks() as u64;
-    (report.collapsed_bytes, report.collapsed_gain) = (chains.written, chains.gain);
+    let mut plan = decide(repository, &mut marker, &stored, &options)?;
+    let known = (mark_seconds, Estimate::new(repository, &stored, &plan, &chains, &whole));
     if options.dry_run {
-        return Ok(Some(report));
+        let report = PruneReport::new(repository, &stored, &plan, &marker, known);
+        return report.rehearse(repository, &stored, &plan, &chains, options.grace).map(Some);
     }
     let job = Job { repository, marker: &marker, progress, is_time_up: &is_time_up };
     let written = phase("repack", || repack::repack(&job, &plan.repack));
     let Some(repacked) = undisturbed(&job, &fates, written)? else {
         return Ok(None);
     };
+    plan.settle(&repacked.packs);
+    let mut report = PruneReport::new(repository, &stored, &plan, &marker, known);
+    report.collapse(&chains, whole.done.len());
     report.written_bytes = repacked.written.bytes + whole.bytes;
     report.is_cut_short = repacked.written.is_cut_short || whole.is_cut_short;
     report.problems = whole.problems;
@@ -311,11 +260,7 @@ fn bury(
     report: &mut PruneReport,
 ) -> Result<bool> {
     let fates = Fates::of(repository);
-    let now = repository.environment().clock.now();
-    let grace = SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX);
-    let limit = now.checked_sub(grace).unwrap_or(Timestamp::MIN);
-    repository.date_condemned()?;
-    let due = repository.index().condemned_before(limit, now)?.into_iter().collect();
+    let due = due(repository, grace)?;
     let (step, replaced) = phase("bury", || remove::bury(repository, marker, &fates, &due))?;
     if step == Step::Replan {
         return Ok(false);
@@ -327,6 +272,15 @@ fn bury(
     report.problems.extend(remove::delete_parity(repository, &stored.parity)?);
     report.condemned = repository.index().condemned().len() as u64;
     Ok(true)
+}
+
+/// What was condemned longer ago than the grace.
+fn due(repository: &Repository, grace: Duration) -> Result<BTreeSet<ObjectName>> {
+    let now = repository.environment().clock.now();
+    let grace = SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX);
+    let limit = now.checked_sub(grace).unwrap_or(Timestamp::MIN);
+    repository.date_condemned()?;
+    Ok(repository.index().condemned_before(limit, now)?.into_iter().collect())
 }
 
 fn refuse_empty(repository: &Repository, options: &PruneOptions) -> Result<()> {
@@ -378,28 +332,4 @@ fn list_parity(repository: &Repository) -> Result<HashMap<ObjectName, String>> {
     let listed = repository.store().list(paths::PARITY)?;
     let named = |path: String| Some((paths::object_name(&path)?, path));
     Ok(listed.into_iter().filter_map(|object| named(object.path)).collect())
-}
-
-fn summary(
-    plan: &Plan,
-    marker: &Marker<'_>,
-    listed: &BTreeMap<ObjectName, (String, u64)>,
-    repository: &Repository,
-) -> PruneReport {
-    let sum = |packs: &[PackUse], of: fn(&PackUse) -> u64| packs.iter().map(of).sum::<u64>();
-    let is_condemned = |name: &&ObjectName| repository.index().fate(name) == Some(Fate::Condemned);
-    PruneReport {
-        references: marker.references,
-        kept_packs: plan.keep.len() as u64,
-        kept_bytes: sum(&plan.keep, |pack| pack.size),
-        kept_unused_bytes: sum(&plan.keep, |pack| pack.unused),
-        repacked_packs: plan.repack.len() as u64,
-        repacked_bytes: sum(&plan.repack, |pack| pack.used),
-        written_bytes: 0,
-        unused_packs: plan.remove.len() as u64,
-        unused_bytes: sum(&plan.remove, |pack| pack.size) + sum(&plan.repack, |pack| pack.unused),
-        orphans: plan.orphans.len() as u64,
-        condemned: listed.keys().filter(is_condemned).count() as u64,
-        ..PruneReport::default()
-    }
 }

@@ -12,6 +12,7 @@ use crate::format::paths;
 use crate::id::{ChunkKey, ObjectName};
 use crate::index::PackDirectory;
 use crate::repository::Repository;
+use crate::repository::writer::PACK_BLOBS;
 use crate::store::StoreError;
 
 /// A pack of less than this part of the target size is small.
@@ -30,6 +31,10 @@ pub struct PackUse {
     pub unused: u64,
     /// Bytes elsewhere that nothing needs but deltas of it that are not needed themselves.
     pub held: u64,
+    /// What its blobs are.
+    kind: BlobKind,
+    /// How many blobs are needed.
+    blobs: u64,
     is_small: bool,
     /// Encrypted with keys that are to be destroyed.
     is_old: bool,
@@ -46,6 +51,14 @@ pub struct Plan {
     pub remove: Vec<PackUse>,
     /// Objects that nothing refers to: left by writers that died, and by `forget`.
     pub orphans: BTreeSet<ObjectName>,
+}
+
+impl Plan {
+    /// Of the packs that were to be written anew these were; the others stay for now.
+    pub(super) fn settle(&mut self, done: &[PackUse]) {
+        let done: HashSet<ObjectName> = done.iter().map(|pack| pack.name).collect();
+        self.keep.extend(self.repack.extract_if(.., |pack| !done.contains(&pack.name)));
+    }
 }
 
 /// A blob with the members of its group, and which of them are needed.
@@ -78,7 +91,6 @@ pub fn make(
     options: &PruneOptions,
 ) -> Result<Plan> {
     let index = repository.index();
-    let config = repository.config();
     let epoch = repository.keys().current().number();
     let (mut plan, mut partial) = (Plan::default(), Vec::new());
     for (name, size) in index.packs()? {
@@ -88,15 +100,13 @@ pub fn make(
         }
         let Some(pack) = index.pack(&name)? else { continue };
         let (used, unused) = usage(&pack, &|entry| marker.uses(entry, &pack));
-        let target = match pack.kind {
-            BlobKind::Data => config.data_pack_bytes,
-            BlobKind::Tree => config.tree_pack_bytes,
-        };
         let header = Header::parse(&pack.header, ObjectKind::Pack);
         let is_old = header.is_ok_and(|header| header.epoch() < epoch);
         let held = if used == 0 { 0 } else { held(repository, marker, &pack)? };
-        let is_small = size < target / SMALL_PART;
-        let pack_use = PackUse { name, size, used, unused, held, is_small, is_old };
+        let is_small = size < target(repository, pack.kind) / SMALL_PART;
+        let blobs = used_blobs(&pack, &|entry| marker.uses(entry, &pack));
+        let kind = pack.kind;
+        let pack_use = PackUse { name, size, used, unused, held, kind, blobs, is_small, is_old };
         match (used, unused) {
             (0, _) => plan.remove.push(pack_use),
             // It may have come after the listing.
@@ -107,8 +117,18 @@ pub fn make(
             _ => partial.push(pack_use),
         }
     }
-    choose(&mut plan, partial, options);
+    let targets = [BlobKind::Data, BlobKind::Tree].map(|kind| target(repository, kind));
+    choose(&mut plan, partial, options, targets);
     Ok(plan)
+}
+
+/// Bytes at which packs are closed.
+fn target(repository: &Repository, kind: BlobKind) -> u64 {
+    let config = repository.config();
+    match kind {
+        BlobKind::Data => config.data_pack_bytes,
+        BlobKind::Tree => config.tree_pack_bytes,
+    }
 }
 
 fn is_there(repository: &Repository, name: &ObjectName, size: u64) -> Result<bool> {
@@ -173,8 +193,9 @@ pub fn allowed(unused: Unused, used: u64) -> u64 {
 }
 
 /// Chooses what to write anew: packs of old keys, then packs with the greatest part of garbage
-/// first, until what is left of it is little enough.
-fn choose(plan: &mut Plan, mut partial: Vec<PackUse>, options: &PruneOptions) {
+/// first, until what is left of it is little enough, then small packs where fewer come of them.
+/// `targets` are the sizes of packs, by kind.
+fn choose(plan: &mut Plan, mut partial: Vec<PackUse>, options: &PruneOptions, targets: [u64; 2]) {
     let waste = |pack: &PackUse| pack.unused + pack.held;
     let share = |pack: &PackUse| waste(pack) as f64 / (pack.used + waste(pack)).max(1) as f64;
     partial.sort_by(|a, b| {
@@ -185,17 +206,102 @@ fn choose(plan: &mut Plan, mut partial: Vec<PackUse>, options: &PruneOptions) {
     let allowed = allowed(options.max_unused, used);
     let mut left: u64 = partial.iter().map(waste).sum();
     let mut room = options.max_repack_bytes.unwrap_or(u64::MAX);
-    let small = partial.iter().filter(|pack| pack.is_small).count();
+    let mut small = Vec::new();
     for pack in partial {
-        let is_worth_it = pack.is_old
-            || left > allowed && waste(&pack) > 0
-            || options.repack_small && pack.is_small && small > 1;
+        let is_worth_it = pack.is_old || left > allowed && waste(&pack) > 0;
         if is_worth_it && room >= pack.used {
             left -= waste(&pack);
             room -= pack.used;
             plan.repack.push(pack);
+        } else if options.repack_small && pack.is_small {
+            small.push(pack);
         } else {
             plan.keep.push(pack);
         }
+    }
+    let (data, trees) = small.into_iter().partition(|pack| pack.kind == BlobKind::Data);
+    for (kind, small) in [(BlobKind::Data, data), (BlobKind::Tree, trees)] {
+        join(plan, kind, small, targets[kind as usize], room);
+    }
+}
+
+/// Has small packs of one kind written anew together, with what is written anew of that kind anyway, if
+/// fewer packs come out than go in: otherwise the next prune would begin where this one ended.
+fn join(plan: &mut Plan, kind: BlobKind, mut small: Vec<PackUse>, target: u64, mut room: u64) {
+    small.sort_by_key(|pack| (pack.used, pack.name));
+    let fits = |pack: &PackUse| {
+        let rest = room.checked_sub(pack.used);
+        room = rest.unwrap_or(0);
+        rest.is_some()
+    };
+    let count = small.iter().map(fits).take_while(|fits| *fits).count();
+    plan.keep.extend(small.split_off(count));
+    let anyway = || plan.repack.iter().filter(|pack| pack.kind == kind);
+    let (alone, together) = (come_out(anyway(), target), come_out(anyway().chain(&small), target));
+    if together < alone + count as u64 {
+        plan.repack.extend(small);
+    } else {
+        plan.keep.extend(small);
+    }
+}
+
+/// Into how many packs what is needed of these goes, at most.
+fn come_out<'p>(packs: impl Iterator<Item = &'p PackUse> + Clone, target: u64) -> u64 {
+    let bytes: u64 = packs.clone().map(|pack| pack.used).sum();
+    let blobs: u64 = packs.map(|pack| pack.blobs).sum();
+    bytes.div_ceil(target.max(1)).max(blobs.div_ceil(PACK_BLOBS as u64))
+}
+
+/// How many blobs that are needed a pack holds, groups and their members alike.
+fn used_blobs(pack: &PackDirectory, is_used: &dyn Fn(&BlobEntry) -> bool) -> u64 {
+    let blobs = units(pack).map(|unit| {
+        let members = &pack.entries[unit.members];
+        match members.iter().filter(|entry| is_used(entry)).count() {
+            0 if members.is_empty() => usize::from(is_used(unit.entry)),
+            0 => 0,
+            count => count + 1,
+        }
+    });
+    blobs.sum::<usize>() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pack(number: u8, kind: BlobKind, used: u64, unused: u64) -> PackUse {
+        let size = used + unused;
+        let name = ObjectName::of(&[number]);
+        let is_small = size < 250;
+        PackUse { name, size, used, unused, held: 0, kind, blobs: 1, is_small, is_old: false }
+    }
+
+    fn chosen(partial: Vec<PackUse>, options: &PruneOptions) -> usize {
+        let mut plan = Plan::default();
+        let count = partial.len();
+        choose(&mut plan, partial, options, [1000, 1000]);
+        assert_eq!(plan.repack.len() + plan.keep.len(), count);
+        plan.repack.len()
+    }
+
+    #[test]
+    fn small_packs_are_joined_where_fewer_come_out() {
+        use BlobKind::{Data, Tree};
+        let options = PruneOptions { repack_small: true, ..PruneOptions::default() };
+        // What a prune leaves at the end of each kind is no reason to begin again.
+        assert_eq!(chosen(vec![pack(1, Data, 200, 0), pack(2, Tree, 200, 0)], &options), 0);
+        let small = || vec![pack(1, Data, 200, 0), pack(2, Data, 200, 0), pack(3, Tree, 9, 0)];
+        assert_eq!(chosen(small(), &options), 2);
+        assert_eq!(chosen(small(), &PruneOptions::default()), 0);
+        // One alone goes with what is written anew anyway, if there is room beside it.
+        let beside = |used| vec![pack(1, Data, used, 900), pack(2, Data, 200, 0)];
+        assert_eq!(chosen(beside(700), &options), 2);
+        assert_eq!(chosen(beside(900), &options), 1);
+        let bounded = |most| PruneOptions { max_repack_bytes: Some(most), ..options.clone() };
+        assert_eq!(chosen(small(), &bounded(399)), 0);
+        assert_eq!(chosen(small(), &bounded(400)), 2);
+        let mut many = small();
+        many.iter_mut().for_each(|pack| pack.blobs = PACK_BLOBS as u64);
+        assert_eq!(chosen(many, &options), 0);
     }
 }

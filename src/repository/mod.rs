@@ -20,7 +20,7 @@ pub mod recipes;
 mod reindex;
 pub mod remains;
 pub mod rotation;
-mod salvage;
+pub mod salvage;
 pub mod snapshots;
 pub mod trees;
 pub mod writer;

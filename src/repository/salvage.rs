@@ -68,12 +68,7 @@ impl Repository {
 
     /// Whether log entries or snapshots are lost, so that nobody knows which snapshot is the newest.
     pub fn may_lack_snapshots(&self) -> bool {
-        self.damage().iter().any(|error| {
-            let object = error.object();
-            object.starts_with(paths::LOG)
-                || object.starts_with(paths::SNAPSHOTS)
-                || object.contains("(log/)")
-        })
+        self.damage().iter().any(|error| hides_snapshots(&error.object()))
     }
 
     /// Whether this is what [`Repository::salvage`] could read.
@@ -248,6 +243,13 @@ impl Repository {
             pack::open_directory(&self.keys, header, &sealed, start).map_err(damaged)?;
         Ok(IndexedPack { name: *name, kind, size, header, entries })
     }
+}
+
+/// Whether the loss of an object may be the loss of a snapshot.
+pub fn hides_snapshots(object: &str) -> bool {
+    object.starts_with(paths::LOG)
+        || object.starts_with(paths::SNAPSHOTS)
+        || object.contains("(log/)")
 }
 
 impl LogState {

@@ -22,7 +22,7 @@ pub struct NamedSnapshot {
 pub struct Filter {
     /// One of these hosts.
     pub hosts: Vec<String>,
-    /// All tags of at least one of these lists.
+    /// All tags of at least one of these lists; of an empty list, no tags at all.
     pub tags: Vec<Vec<String>>,
     /// Holds a stream of one of these names, or a backup of one of these paths.
     pub paths: Vec<Name>,
@@ -32,8 +32,7 @@ impl Filter {
     /// Whether a snapshot passes.
     pub fn matches(&self, snapshot: &Snapshot) -> bool {
         let host = self.hosts.is_empty() || self.hosts.contains(&snapshot.host);
-        let tag = self.tags.is_empty()
-            || self.tags.iter().any(|all| all.iter().all(|tag| snapshot.tags.contains(tag)));
+        let tag = self.tags.is_empty() || self.tags.iter().any(|tags| snapshot.has_tags(tags));
         let path = self.paths.is_empty()
             || self.paths.iter().any(|path| {
                 snapshot.stream(path.as_bytes()).is_some() || snapshot.paths.contains(path)

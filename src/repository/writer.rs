@@ -30,7 +30,7 @@ const CHECKPOINT_PACKS: u64 = 8;
 /// … or hold this many blobs.
 const CHECKPOINT_BLOBS: usize = 1 << 18;
 /// Most blobs of one pack; keeps its directory small.
-const PACK_BLOBS: usize = 8192;
+pub const PACK_BLOBS: usize = 8192;
 
 /// Takes encoded blobs from many threads; one more thread ([`BlobWriter::store_packs`]) seals and
 /// stores the packs they fill.
@@ -265,7 +265,21 @@ impl<'a> BlobWriter<'a> {
         if self.dry_run {
             return Ok(None);
         }
-        self.commit_packs(&mut stored, snapshot)
+        self.commit_packs(&mut stored, snapshot, &|| Ok(false))
+    }
+
+    /// The same for a snapshot that somebody else may be adding at the same time: where `is_there` says
+    /// so as of the head of the log, it is left out, and there is no name.
+    pub fn commit_once(
+        &self,
+        snapshot: &Snapshot,
+        is_there: &dyn Fn() -> Result<bool>,
+    ) -> Result<Option<ObjectName>> {
+        let mut stored = self.stored.lock().expect("no panics here");
+        if let Some(error) = stored.error.take() {
+            return Err(error);
+        }
+        self.commit_packs(&mut stored, Some(snapshot), is_there)
     }
 
     fn pack_limit(&self, kind: BlobKind) -> u64 {
@@ -310,7 +324,7 @@ impl<'a> BlobWriter<'a> {
         stored.bytes += size;
         stored.blobs += blobs;
         if stored.bytes >= self.checkpoint_bytes() || stored.blobs >= CHECKPOINT_BLOBS {
-            self.commit_packs(&mut stored, None)?;
+            self.commit_packs(&mut stored, None, &|| Ok(false))?;
         }
         Ok(pack.bytes)
     }
@@ -334,6 +348,7 @@ impl<'a> BlobWriter<'a> {
         &self,
         stored: &mut Stored,
         snapshot: Option<&Snapshot>,
+        is_there: &dyn Fn() -> Result<bool>,
     ) -> Result<Option<ObjectName>> {
         let repository = self.repository;
         if stored.packs.is_empty() && snapshot.is_none() {
@@ -353,13 +368,14 @@ impl<'a> BlobWriter<'a> {
             snapshot_name = Some(name);
             self.added_bytes.fetch_add(size, Ordering::Relaxed);
         }
-        let mut must_split = false;
+        let (mut must_split, mut is_late) = (false, false);
         let committed = repository.commit(&mut || {
             must_split = self.prune_at_work()
                 && !stored.packs.is_empty()
                 && snapshot.is_some()
                 && !repository.is_write_only();
-            if must_split {
+            is_late = !must_split && is_there()?;
+            if must_split || is_late {
                 return Err(Error::Interrupted);
             }
             self.expect_keys(&stored.packs, epoch)?;
@@ -367,8 +383,12 @@ impl<'a> BlobWriter<'a> {
         });
         if must_split {
             // The closure of the snapshot can be walked once its packs are in the index.
-            self.commit_packs(stored, None)?;
-            return self.commit_packs(stored, snapshot);
+            self.commit_packs(stored, None, &|| Ok(false))?;
+            return self.commit_packs(stored, snapshot, is_there);
+        }
+        if is_late {
+            // The manifest that was put is garbage.
+            return self.commit_packs(stored, None, &|| Ok(false));
         }
         self.unsettled.store(committed?.number, Ordering::SeqCst);
         // From here on the index answers for these chunks.

@@ -53,6 +53,9 @@ pub struct GroupKey {
     pub paths: Vec<String>,
     /// Tags, sorted.
     pub tags: Vec<String>,
+    /// Write-only keys made them. Such snapshots are always a group of their own: nobody vouches for
+    /// what they say of host and time, so they must not push out those of owners.
+    pub sealed: bool,
 }
 
 impl GroupKey {
@@ -68,6 +71,7 @@ impl GroupKey {
             host: if by.host { snapshot.host.clone() } else { String::new() },
             paths: if by.paths { sorted(paths()) } else { Vec::new() },
             tags: if by.tags { sorted(snapshot.tags.clone()) } else { Vec::new() },
+            sealed: snapshot.sealed,
         }
     }
 }

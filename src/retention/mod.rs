@@ -1,6 +1,7 @@
 //! Which snapshots a retention policy keeps, and why. A pure function of the snapshots and the policy:
 //! it reads no clock, and "within" counts back from the newest snapshot of a group, so a machine
-//! whose backups stopped does not lose its history.
+//! whose backups stopped does not lose its history. Snapshots that a wrong clock dated into the future
+//! stay and do not count.
 //!
 //! The rules are those of restic's `forget`: for each period, the newest snapshot of each of the
 //! last N periods that have one; where fewer are there, the oldest too.
@@ -82,7 +83,7 @@ pub struct Policy {
     pub within: Option<span::Length>,
     /// The newest of each period as far back as this, by [`Period`].
     pub periods_within: [Option<span::Length>; 5],
-    /// Those with all tags of one of these lists.
+    /// Those with all tags of one of these lists; of an empty list, those without tags.
     pub tags: Vec<Vec<String>>,
     /// These.
     pub ids: Vec<ObjectName>,
@@ -116,8 +117,15 @@ impl Verdict {
     }
 }
 
-/// Decides about the snapshots of one group. The result is in the order of time, newest first.
-/// Lengths count back from the newest snapshot that is not after `now`.
+/// Why a snapshot stays that is dated after now.
+pub const FUTURE: &str = "in the future";
+/// Why one stays though the policy does not say so: nothing else would be left of its group, …
+const LAST_OF_GROUP: &str = "last of its group";
+/// … or only backups that lack files.
+const LAST_COMPLETE: &str = "last complete";
+
+/// Decides about the snapshots of one group. The result is in the order of time, newest first. What is
+/// dated after `now` stays; rules count and reach back as if it were not there.
 pub fn decide(
     policy: &Policy,
     snapshots: &[NamedSnapshot],
@@ -126,8 +134,10 @@ pub fn decide(
 ) -> Result<Vec<Verdict>> {
     let mut sorted: Vec<&NamedSnapshot> = snapshots.iter().collect();
     sorted.sort_by_key(|named| std::cmp::Reverse((named.snapshot.time, named.name)));
-    // One that a wrong clock dated into the future must not make all others look old.
-    let newest = sorted.iter().find(|named| named.snapshot.time <= now).or(sorted.first());
+    // Those that a wrong clock dated into the future must neither make the others look old nor take
+    // their places.
+    let first = sorted.partition_point(|named| named.snapshot.time > now);
+    let newest = sorted.get(first).or(sorted.first());
     let Some(newest) = newest.map(|named| named.snapshot.time.to_zoned(zone.clone())) else {
         return Ok(Vec::new());
     };
@@ -144,9 +154,14 @@ pub fn decide(
         if named.snapshot.held {
             reasons.push("held".to_owned());
         }
-        let has = |tag: &String| named.snapshot.tags.contains(tag);
-        if let Some(tags) = policy.tags.iter().find(|tags| tags.iter().all(has)) {
-            reasons.push(format!("tag {}", tags.join(",")));
+        if let Some(tags) = policy.tags.iter().find(|tags| named.snapshot.has_tags(tags)) {
+            let none = || "no tags".to_owned();
+            reasons.push(tags.first().map_or_else(none, |_| format!("tag {}", tags.join(","))));
+        }
+        if number < first {
+            reasons.push(FUTURE.to_owned());
+            verdicts.push(Verdict { name: named.name, time: named.snapshot.time, reasons });
+            continue;
         }
         if limit.is_some_and(|limit| named.snapshot.time > limit)
             && let Some(length) = &policy.within
@@ -156,11 +171,26 @@ pub fn decide(
         reasons.extend(buckets.iter_mut().filter_map(|bucket| bucket.take(&time, is_oldest)));
         verdicts.push(Verdict { name: named.name, time: named.snapshot.time, reasons });
     }
-    // A group that would be gone is most likely one that nobody thought of.
-    if !policy.allow_empty && !verdicts.iter().any(Verdict::is_kept) {
-        verdicts[0].reasons.push("last of its group".to_owned());
-    }
+    keep_last(policy, &sorted[first..], &mut verdicts[first..]);
     Ok(verdicts)
+}
+
+/// Keeps what nobody means to lose: the last snapshot of a group, and the last complete one where only
+/// newer ones that lack files would be left after it.
+fn keep_last(policy: &Policy, sorted: &[&NamedSnapshot], verdicts: &mut [Verdict]) {
+    // A group that would be gone is most likely one that nobody thought of.
+    if !policy.allow_empty
+        && !verdicts.iter().any(Verdict::is_kept)
+        && let Some(newest) = verdicts.first_mut()
+    {
+        newest.reasons.push(LAST_OF_GROUP.to_owned());
+    }
+    if let Some(complete) = sorted.iter().position(|named| named.snapshot.is_complete())
+        && !verdicts[complete].is_kept()
+        && verdicts[..complete].iter().any(Verdict::is_kept)
+    {
+        verdicts[complete].reasons.push(LAST_COMPLETE.to_owned());
+    }
 }
 
 /// One rule at work: how many it still keeps, and of which period the last one was.
@@ -210,17 +240,20 @@ impl Bucket {
     }
 }
 
-/// A number of snapshots as it is typed: digits, or `all`.
+/// A number of snapshots as it is typed: digits, or `all`; -1 is all too, as in restic.
 impl std::str::FromStr for Count {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
         match text {
-            "all" | "unlimited" => Ok(Self::All),
-            "0" => Ok(Self::None),
-            digits => digits.parse().map(Self::Some).map_err(|_| {
-                Error::Usage(format!("'{text}' is neither a number of snapshots nor 'all'"))
-            }),
+            "all" | "unlimited" | "-1" => Ok(Self::All),
+            digits => match digits.parse() {
+                Ok(0) => Ok(Self::None),
+                Ok(count) => Ok(Self::Some(count)),
+                Err(_) => Err(Error::Usage(format!(
+                    "'{text}' is neither a number of snapshots nor 'all'"
+                ))),
+            },
         }
     }
 }

@@ -20,6 +20,7 @@ fn snapshot(time: Timestamp, tags: &[&str]) -> NamedSnapshot {
         origin: None,
         held: false,
         sealed: false,
+        problems: 0,
         streams: Vec::new(),
         paths: Vec::new(),
         tree: None,
@@ -127,6 +128,7 @@ fn within_counts_back_from_the_newest() {
     let mut future = snapshots.clone();
     future.extend(at(&["2099-01-01T00:00:00Z"]));
     assert_eq!(kept(&within, &future, "UTC").len(), 3);
+    assert_eq!(kept(&within, &future, "UTC")[0].1, "in the future");
     let daily = with(|policy| policy.periods_within[1] = Some("14d".parse().unwrap()));
     let expected = pairs(&[
         ("2020-01-15T00:00:00Z", "daily within 14d"),
@@ -160,9 +162,76 @@ fn tags_names_holds_and_the_last_one() {
     assert!(decide(&policy, &[], &TimeZone::UTC, now()).unwrap().is_empty());
 }
 
+#[test]
+fn counts_are_numbers_or_all() {
+    for text in ["all", "unlimited", "-1"] {
+        assert_eq!(text.parse::<Count>().unwrap(), Count::All);
+    }
+    for text in ["0", "00", "000"] {
+        assert_eq!(text.parse::<Count>().unwrap(), Count::None);
+    }
+    assert_eq!("07".parse::<Count>().unwrap(), Count::Some(7));
+    assert!(["-2", "", "x", "1.5"].iter().all(|text| text.parse::<Count>().is_err()));
+}
+
+#[test]
+fn an_empty_list_of_tags_is_those_without_tags() {
+    let snapshots = [
+        snapshot("2026-01-01T00:00:00Z".parse().unwrap(), &[]),
+        snapshot("2026-01-02T00:00:00Z".parse().unwrap(), &["a"]),
+    ];
+    let policy = with(|policy| policy.tags = vec![vec![]]);
+    assert!(!policy.is_empty());
+    assert_eq!(kept(&policy, &snapshots, "UTC"), pairs(&[("2026-01-01T00:00:00Z", "no tags")]));
+}
+
+#[test]
+fn what_is_dated_in_the_future_takes_nobodys_place() {
+    let mut snapshots = at(&["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]);
+    snapshots.extend(at(&["2031-01-01T00:00:00Z", "2031-01-02T00:00:00Z"]));
+    let last = with(|policy| policy.last = Count::Some(1));
+    let expected = pairs(&[
+        ("2031-01-02T00:00:00Z", "in the future"),
+        ("2031-01-01T00:00:00Z", "in the future"),
+        ("2026-01-02T00:00:00Z", "last"),
+    ]);
+    assert_eq!(kept(&last, &snapshots, "UTC"), expected);
+    // They are no reason to let all others go either.
+    let none = with(|policy| policy.tags = vec![vec!["none".into()]]);
+    assert_eq!(kept(&none, &snapshots, "UTC")[2].1, "last of its group");
+    assert_eq!(kept(&none, &snapshots[2..], "UTC").len(), 2);
+}
+
+#[test]
+fn the_last_complete_one_stays_behind_incomplete_ones() {
+    let mut snapshots =
+        at(&["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"]);
+    snapshots.extend(at(&["2026-01-04T00:00:00Z"]));
+    for incomplete in &mut snapshots[2..] {
+        incomplete.snapshot.problems = 1;
+    }
+    let last = with(|policy| policy.last = Count::Some(1));
+    let expected =
+        pairs(&[("2026-01-04T00:00:00Z", "last"), ("2026-01-02T00:00:00Z", "last complete")]);
+    assert_eq!(kept(&last, &snapshots, "UTC"), expected);
+    let three = with(|policy| policy.last = Count::Some(3));
+    assert_eq!(kept(&three, &snapshots, "UTC").len(), 3);
+    // One that comes later ends it, unless it claims to come from the future.
+    let complete = at(&["2026-01-05T00:00:00Z"]);
+    assert_eq!(kept(&last, &[&snapshots[..], &complete].concat(), "UTC").len(), 1);
+    let complete = at(&["2031-01-05T00:00:00Z"]);
+    assert_eq!(kept(&last, &[&snapshots[..], &complete].concat(), "UTC").len(), 3);
+}
+
 /// The same rules said another way: sets of periods instead of a walk with counters.
-fn naive(policy: &Policy, snapshots: &[NamedSnapshot], zone: &TimeZone) -> HashSet<ObjectName> {
-    let mut sorted: Vec<_> = snapshots.iter().collect();
+fn naive(
+    policy: &Policy,
+    snapshots: &[NamedSnapshot],
+    zone: &TimeZone,
+    now: Timestamp,
+) -> HashSet<ObjectName> {
+    let (mut sorted, future): (Vec<_>, Vec<_>) =
+        snapshots.iter().partition(|named| named.snapshot.time <= now);
     sorted.sort_by_key(|named| (named.snapshot.time, named.name));
     sorted.reverse();
     let most = |count: Count| match count {
@@ -191,6 +260,12 @@ fn naive(policy: &Policy, snapshots: &[NamedSnapshot], zone: &TimeZone) -> HashS
             kept.extend(sorted.last().map(|named| named.name));
         }
     }
+    let mut incomplete = sorted.iter().take_while(|named| !named.snapshot.is_complete());
+    if incomplete.any(|named| kept.contains(&named.name)) {
+        let complete = sorted.iter().find(|named| named.snapshot.is_complete());
+        kept.extend(complete.map(|named| named.name));
+    }
+    kept.extend(future.iter().map(|named| named.name));
     kept
 }
 
@@ -205,21 +280,28 @@ fn count() -> impl Strategy<Value = Count> {
 proptest! {
     #[test]
     fn the_walk_keeps_what_the_sets_keep(
-        hours in proptest::collection::btree_set(0i64..30_000, 1..60),
+        hours in proptest::collection::btree_map(0i64..30_000, proptest::bool::weighted(0.6), 1..60),
+        present in 0i64..40_000,
         last in count(),
         periods in proptest::array::uniform5(count()),
         zone in prop_oneof![Just("UTC"), Just("Europe/Berlin"), Just("America/St_Johns")],
     ) {
         let start: Timestamp = "2024-01-01T00:10:00Z".parse().unwrap();
+        let moment = |hour: i64| start + jiff::SignedDuration::from_mins(hour * 37);
+        let now = moment(present);
         let snapshots: Vec<_> = hours
             .iter()
-            .map(|hour| snapshot(start + jiff::SignedDuration::from_mins(hour * 37), &[]))
+            .map(|(hour, is_complete)| {
+                let mut named = snapshot(moment(*hour), &[]);
+                named.snapshot.problems = u64::from(!is_complete);
+                named
+            })
             .collect();
         let zone = TimeZone::get(zone).unwrap();
         let policy = Policy { last, periods, allow_empty: true, ..Policy::default() };
-        let verdicts = decide(&policy, &snapshots, &zone, now()).unwrap();
+        let verdicts = decide(&policy, &snapshots, &zone, now).unwrap();
         let kept: HashSet<_> =
             verdicts.iter().filter(|verdict| verdict.is_kept()).map(|verdict| verdict.name).collect();
-        prop_assert_eq!(kept, naive(&policy, &snapshots, &zone));
+        prop_assert_eq!(kept, naive(&policy, &snapshots, &zone, now));
     }
 }

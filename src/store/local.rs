@@ -212,6 +212,10 @@ impl Store for LocalStore {
         Ok(found)
     }
 
+    fn is_create_only(&self) -> bool {
+        true
+    }
+
     fn tidy(&self) -> Result<(), StoreError> {
         self.remove_stale_temporaries(STALE).map(drop)
     }

@@ -198,6 +198,11 @@ pub trait Store: Send + Sync {
     fn tidy(&self) -> Result<(), StoreError> {
         Ok(())
     }
+    /// Whether [`Store::put_new`] is known to refuse names that are taken, because the operating system
+    /// sees to it: others are tried now and then.
+    fn is_create_only(&self) -> bool {
+        false
+    }
     /// How many big objects it is worth to put at the same time.
     fn parallel_puts(&self) -> usize {
         1
@@ -261,6 +266,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     fn tidy(&self) -> Result<(), StoreError> {
         (**self).tidy()
+    }
+    fn is_create_only(&self) -> bool {
+        (**self).is_create_only()
     }
     fn parallel_puts(&self) -> usize {
         (**self).parallel_puts()

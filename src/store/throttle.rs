@@ -125,6 +125,10 @@ impl<S: Store, P: Pause> Store for ThrottleStore<S, P> {
     fn tidy(&self) -> Result<(), StoreError> {
         self.request(|| self.inner.tidy())
     }
+    fn is_create_only(&self) -> bool {
+        self.inner.is_create_only()
+    }
+
     fn parallel_puts(&self) -> usize {
         self.inner.parallel_puts().min(self.limits.connections.unwrap_or(usize::MAX)).max(1)
     }

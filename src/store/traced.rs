@@ -98,6 +98,9 @@ impl<S: Store> Store for TracedStore<S> {
         let size = bytes.len() as u64;
         self.tell("replace", path, || self.0.replace(path, bytes), |()| size)
     }
+    fn is_create_only(&self) -> bool {
+        self.0.is_create_only()
+    }
     fn parallel_puts(&self) -> usize {
         self.0.parallel_puts()
     }

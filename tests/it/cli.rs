@@ -357,3 +357,82 @@ fn compressed_input_is_stored_faithfully_with_one_warning() {
     assert_eq!(text(&output.stderr).matches("compressed (gzip)").count(), 1);
     assert!(program.ok(&["dump", "latest", "dump.gz"], b"") == bytes);
 }
+
+/// Names and words of others cannot move the cursor, clear the screen or ring the bell.
+#[test]
+fn control_characters_are_shown_and_not_sent() {
+    let program = Program::initialized();
+    let bad = "x\u{1b}[2J\u{7}";
+    program
+        .ok(&["backup", "--stdin", "--stdin-filename", bad, "--host", bad, "--tag", bad], b"text");
+    for arguments in [&["snapshots"][..], &["ls", "-l"], &["log"], &["forget", "--keep-last", "1"]]
+    {
+        let said = text(&program.ok(arguments, b""));
+        assert!(!said.contains(['\u{1b}', '\u{7}']), "{arguments:?}: {said:?}");
+        assert!(said.contains("[2J"), "{arguments:?}: {said}");
+    }
+    let said = program.fails(&["forget", "latest"], b"", 11);
+    assert!(said.contains("\\u{1b}[2J"), "{said}");
+    let told = json(&program.ok(&["snapshots", "--json"], b""));
+    assert_eq!((&told["host"], &told["tags"][0]), (&bad.into(), &bad.into()));
+}
+
+#[test]
+fn the_local_index_is_private_whatever_the_umask() {
+    use std::os::unix::fs::PermissionsExt;
+    let program = Program::initialized();
+    let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    let folder = std::fs::read_dir(program.path("cache")).unwrap().next().unwrap().unwrap().path();
+    let file = folder.join("index.sqlite");
+    // As an older program left them, and as they are when they are made anew.
+    std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+    for _ in 0..2 {
+        let mut wide = std::process::Command::new("/bin/sh");
+        let command = program.command(&["snapshots"]);
+        wide.args(["-c", "umask 000; exec \"$0\" snapshots"]).arg(command.get_program());
+        wide.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        assert!(feed(wide, b"").status.success());
+        assert_eq!((mode(&folder), mode(&file)), (0o700, 0o600));
+        for entry in std::fs::read_dir(&folder).unwrap().flatten() {
+            let is_index = entry.file_name().to_string_lossy().starts_with("index.sqlite");
+            assert!(!is_index || mode(&entry.path()) == 0o600, "{entry:?}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
+
+#[test]
+fn a_cache_folder_that_cannot_be_written_is_done_without() {
+    let program = Program::initialized();
+    program.backup("a", b"text");
+    std::fs::write(program.path("file"), "").unwrap();
+    let folder = program.path("file/cache");
+    let there = ["--cache-dir", folder.to_str().unwrap()];
+    for arguments in [&["snapshots"][..], &["backup", "--stdin"], &["prune", "-n"]] {
+        let output = program.run(&[arguments, &there].concat(), b"more");
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        assert_eq!(said.matches("--cache-dir").count(), 1, "{said}");
+    }
+    // The folder of this repository alone.
+    let own = std::fs::read_dir(program.path("cache")).unwrap().next().unwrap().unwrap().path();
+    std::fs::remove_dir_all(&own).unwrap();
+    std::fs::write(&own, "").unwrap();
+    let output = program.run(&["snapshots"], b"");
+    let said = text(&output.stderr);
+    assert!(output.status.success() && said.contains("--cache-dir"), "{said}");
+}
+
+#[test]
+fn caches_are_listed_and_cleared_in_words_too() {
+    let program = Program::initialized();
+    let list = text(&program.ok(&["cache", "list"], b""));
+    assert_eq!(list, text(&program.ok(&["cache"], b"")));
+    let id = list.lines().nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+    assert!(text(&program.ok(&["cache", "clear", &id[..8], "-n"], b"")).contains("would remove"));
+    program.fails(&["cache", "--forget", "list"], b"", 2);
+    program.fails(&["cache", "clear", "ffffffff0"], b"", 2);
+    assert!(text(&program.ok(&["cache", "clear"], b"")).contains("removed"));
+    assert_eq!(text(&program.ok(&["cache", "list"], b"")).lines().count(), 1);
+}

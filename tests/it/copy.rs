@@ -350,7 +350,7 @@ fn a_rehearsal_stores_nothing_and_tells_what_it_would_read() {
     let (store, _) = prepared();
     let (source, there) = (reading(&store), empty());
     let target = reading(&there);
-    let options = CopyOptions { dry_run: true, threads: 2 };
+    let options = CopyOptions { dry_run: true, threads: 2, ..CopyOptions::default() };
     let run = |target: &Repository, options: &CopyOptions| {
         copy(&source, target, &all(&source), options, &Progress::default()).unwrap()
     };
@@ -579,9 +579,62 @@ fn two_copies_at_once_come_to_one_end() {
         }
     });
     let target = open(there).unwrap();
-    assert!(held(&target).iter().all(|bytes| days.contains(bytes)));
+    assert_eq!(held(&target), days);
     assert_sound(&target);
     assert!(copy_all(&reading(&store), &target).unwrap().copied.is_empty());
+}
+
+/// Another copy of the same between any two calls: each snapshot is there once.
+#[test]
+fn a_copy_comes_between_the_steps_of_a_copy() {
+    let (store, days) = prepared();
+    let there = empty();
+    let mut late = 0;
+    for at in 0.. {
+        let target = Arc::new(there.fork());
+        let (other, source) = (target.clone(), store.clone());
+        let event = move || {
+            copy_all(&reading(&source), &open(other).unwrap()).unwrap();
+        };
+        let eventful = WithEvent::new(target.clone(), at, event);
+        let report = copy_all(&reading(&store), &open(eventful.clone()).unwrap()).unwrap();
+        assert!(report.problems.is_empty());
+        assert_eq!(report.copied.len() + report.skipped.len(), days.len(), "copy at {at}");
+        assert!(report.skipped.iter().all(|copied| copied.target.is_some()));
+        late += report.skipped.len();
+        let is_over = eventful.event.lock().unwrap().is_some();
+        let target = open(target).unwrap();
+        assert_eq!(held(&target), days, "copy at {at}");
+        assert_sound(&target);
+        if is_over {
+            break;
+        }
+    }
+    assert!(late > days.len());
+}
+
+#[test]
+fn snapshots_that_the_source_lost_are_problems() {
+    let (store, days) = prepared();
+    for folder in [paths::SNAPSHOTS, paths::LOG] {
+        let damaged = Arc::new(store.fork());
+        let victim = damaged.list(folder).unwrap().swap_remove(1).path;
+        damaged.damage(&victim, |bytes| bytes[80] ^= 1);
+        let read_only: Arc<dyn Store> = Arc::new(ReadOnlyStore(damaged));
+        let source =
+            Repository::salvage(read_only, &secret(), environment(Arc::new(OsEntropy))).unwrap();
+        let report = copy_all(&source, &open(empty()).unwrap()).unwrap();
+        let is_named = |problem: &restow::copy::CopyProblem| problem.object.starts_with(folder);
+        assert!(report.problems.iter().any(is_named), "{report:?}");
+        let known = report.problems.iter().filter(|problem| problem.snapshot.is_some()).count();
+        let lost = usize::from(folder == paths::SNAPSHOTS);
+        assert_eq!((known, report.copied.len()), (lost, days.len() - lost));
+        // Who names what to copy did not ask for the others.
+        let options = CopyOptions { is_selection: true, ..CopyOptions::default() };
+        let (target, progress) = (open(empty()).unwrap(), Progress::default());
+        let report = copy(&source, &target, &all(&source)[..1], &options, &progress).unwrap();
+        assert!(report.problems.is_empty());
+    }
 }
 
 /// A repository of files as the program sees it: every path with its size and time.
@@ -639,7 +692,13 @@ fn the_program_says_what_is_wrong_with_the_other_repository() {
     program.fails(&["copy"], b"", 2);
     program.fails(&["copy", "--to", &own, "--from", &own], b"", 2);
     // No secret of the other repository: the own one is not tried there.
-    program.fails(&["copy", "--to", &own], b"", 2);
+    let said = program.fails(&["copy", "--to", &own], b"", 2);
+    assert!(said.contains(&own) && said.contains("RESTOW_TO_PASSWORD"), "{said}");
+    let said = program.fails(&["copy", "--from", &own], b"", 2);
+    assert!(
+        said.contains("--from-password-file") && said.contains("RESTOW_FROM_KEY_FILE"),
+        "{said}"
+    );
     let key = key_file().to_str().unwrap();
     let said = program.fails(&["copy", "--from", &own, "--from-key-file", key], b"", 11);
     assert!(said.contains("same repository"), "{said}");

@@ -11,6 +11,7 @@ mod delta;
 mod emulators;
 mod engine;
 mod files;
+mod forget;
 mod json;
 mod keys;
 mod liar;

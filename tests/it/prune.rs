@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use proptest::prelude::*;
+use restow::backup::{BackupOptions, ParentChoice};
 use restow::check::{ReadData, run as check};
 use restow::clock::Clock;
 use restow::entropy::OsEntropy;
@@ -176,6 +177,111 @@ fn condemned_packs_wait_for_their_grace_and_can_be_rescued() {
     assert!(report.deleted > 0 && report.condemned == 0, "{report:?}");
     assert_clean(&repository);
     assert!(contents(&repository).unwrap().values().any(|bytes| *bytes == days[2]));
+}
+
+/// A rehearsal tells what the real one does, now and after the grace.
+#[test]
+fn a_dry_run_tells_what_would_be_deleted_and_what_it_costs() {
+    let (store, _) = three_days();
+    let repository = open(store.clone()).unwrap();
+    forget_some(&repository, &names(&repository)[..2]).unwrap();
+    let rehearse = |grace: u64| {
+        let grace = Duration::from_secs(grace);
+        let options = PruneOptions { dry_run: true, grace, ..at_once() };
+        run(&repository, &options, &Progress::default()).unwrap()
+    };
+    let before = store.objects().len();
+    let (now, later) = (rehearse(0), rehearse(3600));
+    assert_eq!(store.objects().len(), before);
+    assert!(now.deleted > 0 && now.condemned == 0, "{now:?}");
+    assert_eq!((later.deleted, later.condemned), (0, now.deleted));
+    let plan = now.plan;
+    assert!(plan.read_bytes > 0 && plan.written_bytes > 0 && plan.freed_bytes > 0, "{plan:?}");
+    assert!(plan.requests > now.deleted, "{plan:?}");
+    let bytes = store.total_bytes();
+    let patient = PruneOptions { grace: Duration::from_secs(3600), ..at_once() };
+    let real = run(&repository, &patient, &Progress::default()).unwrap();
+    assert!(real.condemned > 0 && real.deleted == 0);
+    // What waits is deleted when the grace is over, and is no plan any more.
+    let rest = rehearse(0);
+    assert_eq!((rest.deleted, rest.condemned), (real.condemned, 0));
+    assert_eq!(rehearse(3600).deleted, 0);
+    let deleted = prune(&repository).unwrap();
+    assert!(deleted.deleted >= rest.deleted && deleted.deleted_bytes >= rest.deleted_bytes);
+    let freed = bytes - store.total_bytes();
+    assert!((plan.freed_bytes / 2..plan.freed_bytes * 2).contains(&freed), "{freed}: {plan:?}");
+}
+
+#[test]
+fn the_report_tells_what_was_done_before_the_time_was_up() {
+    let repository = init(Arc::new(MemoryStore::new())).unwrap();
+    for day in 0..2 {
+        let rows = changed_rows(1, 4000, day, 100);
+        let parent = ParentChoice::None;
+        let options = BackupOptions { parent, ..options(vec![source("s", &rows)]) };
+        restow::backup::run(&repository, options, &Progress::default()).unwrap();
+    }
+    forget_some(&repository, &names(&repository)[..1]).unwrap();
+    let limited = PruneOptions { time_limit: Some(Duration::ZERO), ..at_once() };
+    let report = run(&repository, &limited, &Progress::default()).unwrap();
+    assert!(report.is_cut_short, "{report:?}");
+    assert_eq!((report.repacked_packs, report.repacked_bytes, report.collapsed_chunks), (0, 0, 0));
+    assert!(report.plan.repacked_packs > 0 && report.plan.read_bytes > 0, "{report:?}");
+    let report = prune(&repository).unwrap();
+    assert_eq!(report.repacked_packs, report.plan.repacked_packs);
+    assert!(report.repacked_packs > 0 && !report.is_cut_short);
+    assert_clean(&repository);
+}
+
+#[test]
+fn joining_small_packs_comes_to_rest() {
+    let repository = init(Arc::new(MemoryStore::new())).unwrap();
+    for seed in 0..6 {
+        back_up(&repository, &rows(seed, 30)).unwrap();
+    }
+    let options = PruneOptions { repack_small: true, ..at_once() };
+    let join = || run(&repository, &options, &Progress::default()).unwrap();
+    assert!(join().repacked_packs > 1);
+    for _ in 0..2 {
+        let report = join();
+        assert_eq!((report.repacked_packs, report.deleted), (0, 0), "{report:?}");
+    }
+    assert_clean(&repository);
+    assert_eq!(contents(&repository).unwrap().len(), 6);
+}
+
+/// Where not even a pack can be written anew, whole packs that nobody needs can go all the same.
+#[test]
+fn a_full_disk_has_a_way_out() {
+    let program = Program::initialized();
+    let (old, new) = (random_bytes(1, 6_000_000), random_bytes(2, 3_000_000));
+    program.backup("a", &old);
+    program.backup("b", &[&old[..3_000_000], &new].concat());
+    program.backup("c", &random_bytes(3, 2_000_000));
+    let forgotten = text(&program.ok(&["snapshots", "--json"], b""));
+    for number in [0, 2] {
+        let line = forgotten.lines().nth(number).unwrap();
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        program.ok(&["forget", "--allow-empty", line["id"].as_str().unwrap()], b"");
+    }
+    let pruned = |arguments: &str| {
+        let command = program.command(&[]);
+        // Files longer than one or two megabytes do not fit.
+        let line = format!("trap '' XFSZ; ulimit -f 2048; exec \"$0\" prune {arguments}");
+        let mut small = std::process::Command::new("/bin/sh");
+        small.args(["-c", &line]).arg(command.get_program());
+        small.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        feed(small, b"")
+    };
+    let output = pruned("--max-unused 0 --grace 0");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("needs room") && said.contains("--max-unused unlimited"), "{said}");
+    let output = pruned("--max-unused unlimited --grace 0");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("deleted"));
+    program.ok(&["prune", "--max-unused", "0", "--grace", "0"], b"");
+    program.ok(&["check", "--read-data"], b"");
 }
 
 struct At(i64);

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
 use restow::error::Error;
 use restow::format::config::Config;
@@ -40,6 +40,40 @@ pub struct CacheArgs {
     /// Say what would be thrown away
     #[arg(short = 'n', long, requires = "what")]
     dry_run: bool,
+    #[command(subcommand)]
+    word: Option<Word>,
+}
+
+/// The same in words.
+#[derive(Subcommand)]
+enum Word {
+    /// List the local caches
+    List,
+    /// Throw away the caches of these repositories, or that of --repo
+    Clear {
+        /// Ids or their first digits
+        ids: Vec<String>,
+        /// Say what would be thrown away
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+    },
+}
+
+impl CacheArgs {
+    /// The options that say the same as a word.
+    fn plain(self) -> Result<Self, Error> {
+        let is_plain = !self.forget && !self.cleanup && self.clear.is_empty();
+        match self.word {
+            None => Ok(self),
+            Some(_) if !is_plain => {
+                Err(Error::Usage("'list' and 'clear' go without other options".into()))
+            }
+            Some(Word::List) => Ok(Self { word: None, ..self }),
+            Some(Word::Clear { ids, dry_run }) => {
+                Ok(Self { forget: ids.is_empty(), clear: ids, dry_run, word: None, ..self })
+            }
+        }
+    }
 }
 
 /// What follows the id in the name of a folder that a write-only key uses.
@@ -55,6 +89,7 @@ struct Cached {
 
 /// Lists or throws away.
 pub fn run(global: &Global, args: CacheArgs) -> Result<u8> {
+    let args = args.plain()?;
     let base = global.cache_folder()?;
     if args.forget {
         let id = repository_id(global)?;

@@ -123,7 +123,11 @@ pub fn run(global: &Global, args: CopyArgs) -> Result<u8> {
     }
     let progress = interrupt::progress();
     let display = output::Display::start(global, &progress);
-    let options = CopyOptions { dry_run: args.dry_run, ..CopyOptions::default() };
+    let options = CopyOptions {
+        dry_run: args.dry_run,
+        is_selection: !args.snapshots.is_empty(),
+        ..CopyOptions::default()
+    };
     let report = copy(&source, &target, &snapshots, &options, &progress);
     drop(display);
     let report = report?;
@@ -133,11 +137,11 @@ pub fn run(global: &Global, args: CopyArgs) -> Result<u8> {
 
 fn print(global: &Global, report: &CopyReport, dry_run: bool) -> Result<()> {
     for problem in &report.problems {
-        eprintln!(
-            "restow: snapshot {} was not copied: {}",
-            problem.snapshot.short(),
-            problem.detail
-        );
+        let detail = output::plain(&problem.detail);
+        match problem.snapshot {
+            Some(name) => eprintln!("restow: snapshot {} was not copied: {detail}", name.short()),
+            None => eprintln!("restow: there may be snapshots that were not copied: {detail}"),
+        }
     }
     if global.json {
         let mut value = serde_json::to_value(report)?;

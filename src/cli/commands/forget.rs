@@ -12,7 +12,7 @@ use restow::repository::Repository;
 use restow::repository::snapshots::{Filter, NamedSnapshot};
 use restow::retention::group::GroupBy;
 use restow::retention::span::Length;
-use restow::retention::{Count, Policy};
+use restow::retention::{Count, FUTURE, Policy};
 use restow::tag::hold;
 
 use super::prune::HowArgs;
@@ -59,23 +59,23 @@ pub struct ForgetArgs {
 #[derive(Args)]
 #[command(next_help_heading = "Policy")]
 struct KeepArgs {
-    /// Keep the newest N (or `all`)
-    #[arg(short = 'l', long, value_name = "N")]
+    /// Keep the newest N (or `all`, or -1)
+    #[arg(short = 'l', long, value_name = "N", allow_negative_numbers = true)]
     keep_last: Option<Count>,
     /// Keep the newest of each of the last N hours that have one
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     keep_hourly: Option<Count>,
     /// The same for days
-    #[arg(short = 'd', long, value_name = "N")]
+    #[arg(short = 'd', long, value_name = "N", allow_negative_numbers = true)]
     keep_daily: Option<Count>,
     /// The same for weeks, which begin on Monday
-    #[arg(short = 'w', long, value_name = "N")]
+    #[arg(short = 'w', long, value_name = "N", allow_negative_numbers = true)]
     keep_weekly: Option<Count>,
     /// The same for months
-    #[arg(short = 'm', long, value_name = "N")]
+    #[arg(short = 'm', long, value_name = "N", allow_negative_numbers = true)]
     keep_monthly: Option<Count>,
     /// The same for years
-    #[arg(short = 'y', long, value_name = "N")]
+    #[arg(short = 'y', long, value_name = "N", allow_negative_numbers = true)]
     keep_yearly: Option<Count>,
     /// Keep all that are not older than this before the newest, such as 14d or 2y5m7d3h
     #[arg(long, value_name = "LENGTH")]
@@ -95,7 +95,8 @@ struct KeepArgs {
     /// The same for years
     #[arg(long, value_name = "LENGTH")]
     keep_within_yearly: Option<Length>,
-    /// Keep those with all of these tags, separated by commas (several times: any of them)
+    /// Keep those with all of these tags, separated by commas (several times: any of them); '' for
+    /// those without tags
     #[arg(long, value_name = "TAG[,TAG…]")]
     keep_tag: Vec<String>,
     /// Keep this snapshot (several times)
@@ -136,7 +137,7 @@ impl KeepArgs {
 
 /// Forgets, holds or releases.
 pub fn run(global: &Global, args: ForgetArgs) -> Result<u8> {
-    let repository = if args.dry_run { global.open_read_only()? } else { global.open()? };
+    let repository = if args.dry_run { global.open_to_rehearse()? } else { global.open()? };
     let filter = args.filter.filter();
     let find = |wanted: &String| repository.find_snapshot(wanted, &filter);
     let named: Vec<NamedSnapshot> =
@@ -160,8 +161,10 @@ pub fn run(global: &Global, args: ForgetArgs) -> Result<u8> {
             "nothing says what to keep: name snapshots, or give a policy such as --keep-daily 7";
         return Err(Error::Usage(text.into()).into());
     } else {
-        let groups = plan(&repository, &filter, args.group_by, &policy, &zone(&args)?)?;
-        print_plan(global, &groups)?;
+        let zone = zone(&args)?;
+        let groups = plan(&repository, &filter, args.group_by, &policy, &zone)?;
+        warn_of_future(&groups);
+        print_plan(global, &groups, &zone)?;
         let verdicts = groups.iter().flat_map(|group| &group.verdicts);
         verdicts.filter(|verdict| !verdict.is_kept()).map(|verdict| verdict.name).collect()
     };
@@ -207,7 +210,19 @@ fn change_hold(
     Ok(0)
 }
 
-fn print_plan(global: &Global, groups: &[GroupVerdict]) -> Result<()> {
+fn warn_of_future(groups: &[GroupVerdict]) {
+    let is_future = |reason: &String| reason == FUTURE;
+    let verdicts = groups.iter().flat_map(|group| &group.verdicts);
+    let count = verdicts.filter(|verdict| verdict.reasons.iter().any(is_future)).count();
+    if count > 0 {
+        eprintln!(
+            "warning: {count} snapshots are dated in the future: they are kept and do not count; \
+             is the clock right?"
+        );
+    }
+}
+
+fn print_plan(global: &Global, groups: &[GroupVerdict], zone: &TimeZone) -> Result<()> {
     if global.quiet && !global.json {
         return Ok(());
     }
@@ -221,16 +236,18 @@ fn print_plan(global: &Global, groups: &[GroupVerdict]) -> Result<()> {
             }
             continue;
         }
-        let parts = [group.key.host.clone(), group.key.paths.join(" "), group.key.tags.join(",")];
+        let key = &group.key;
+        let sealed = if key.sealed { "by write-only keys" } else { "" }.to_owned();
+        let parts = [key.host.clone(), key.paths.join(" "), key.tags.join(","), sealed];
         let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         output::line(if parts.is_empty() { "all snapshots".to_owned() } else { parts.join(", ") })?;
         let mut rows = vec![["", "id", "time", "reasons"].map(str::to_owned).to_vec()];
         for verdict in &group.verdicts {
-            let time = verdict.time.to_zoned(TimeZone::system());
+            let time = verdict.time.to_zoned(zone.clone());
             rows.push(vec![
                 if verdict.is_kept() { "keep" } else { "forget" }.to_owned(),
                 verdict.name.short(),
-                time.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+                time.strftime("%Y-%m-%d %H:%M:%S %:z").to_string(),
                 verdict.reasons.join(", "),
             ]);
         }

@@ -123,7 +123,8 @@ pub struct FilterArgs {
     /// Only snapshots of this host (may be given several times)
     #[arg(short = 'H', long, value_name = "HOST")]
     host: Vec<String>,
-    /// Only snapshots with all of these tags, separated by commas (several times: any of them)
+    /// Only snapshots with all of these tags, separated by commas (several times: any of them); '' for
+    /// those without tags
     #[arg(long, value_name = "TAG[,TAG…]")]
     tag: Vec<String>,
     /// Only snapshots that hold this path (may be given several times)

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use jiff::SignedDuration;
+use jiff::{Span, SpanRelativeTo};
 use restow::error::Error;
 use restow::id::ObjectName;
 use restow::prune::{PruneOptions, PruneReport, Unused, run as prune};
 use restow::repository::Repository;
+use restow::store::StoreError;
 
 use crate::cli::{Global, interrupt, output};
 
@@ -40,7 +41,7 @@ pub struct HowArgs {
     /// Join small packs
     #[arg(long, help_heading = "Prune")]
     repack_small: bool,
-    /// How long packs wait between being condemned and deleted, such as 24h, 90m or 0; shorter makes
+    /// How long packs wait between being condemned and deleted, such as 24h, 7d, 90m or 0; shorter makes
     /// backups that run now more likely to have to be run again, never unsafe
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_time)]
     #[arg(help_heading = "Prune")]
@@ -80,7 +81,10 @@ impl HowArgs {
     ) -> Result<u8> {
         let progress = interrupt::progress();
         let options = self.options(dry_run, allow_empty, ignored);
-        let report = prune(repository, &options, &progress)?;
+        let report = prune(repository, &options, &progress).map_err(|error| match error {
+            Error::Store(source @ StoreError::Full { .. }) => Error::NoRoomToPrune { source },
+            other => other,
+        })?;
         print(global, &report, dry_run)?;
         Ok(u8::from(!report.problems.is_empty()))
     }
@@ -88,7 +92,7 @@ impl HowArgs {
 
 /// Prunes.
 pub fn run(global: &Global, args: PruneArgs) -> Result<u8> {
-    let repository = if args.dry_run { global.open_read_only()? } else { global.open()? };
+    let repository = if args.dry_run { global.open_to_rehearse()? } else { global.open()? };
     args.how.run(global, &repository, args.dry_run, args.allow_empty, BTreeSet::new())
 }
 
@@ -134,14 +138,7 @@ fn print(global: &Global, report: &PruneReport, dry_run: bool) -> Result<()> {
         report.orphans,
         bytes(report.unused_bytes)
     ))?;
-    if !dry_run {
-        output::line(format!(
-            "deleted {} objects ({}), {} wait for the end of their grace",
-            report.deleted,
-            bytes(report.deleted_bytes),
-            report.condemned
-        ))?;
-    }
+    print_deleted(report, dry_run)?;
     if report.renewed_snapshots > 0 {
         output::line(format!(
             "wrote the manifests of {} snapshots anew: their ids changed",
@@ -154,6 +151,28 @@ fn print(global: &Global, report: &PruneReport, dry_run: bool) -> Result<()> {
     if report.is_cut_short {
         output::line("the time limit came before the end; the next prune goes on")?;
     }
+    Ok(())
+}
+
+fn print_deleted(report: &PruneReport, dry_run: bool) -> Result<()> {
+    let bytes = output::bytes;
+    if dry_run {
+        let plan = &report.plan;
+        output::line(format!(
+            "would read {} and write {} with about {} requests, so that {} are free in the end",
+            bytes(plan.read_bytes),
+            bytes(plan.written_bytes),
+            plan.requests,
+            bytes(plan.freed_bytes)
+        ))?;
+    }
+    let (verb, would) = if dry_run { ("would delete", "would ") } else { ("deleted", "") };
+    output::line(format!(
+        "{verb} {} objects ({}), {} {would}wait for the end of their grace",
+        report.deleted,
+        bytes(report.deleted_bytes),
+        report.condemned
+    ))?;
     Ok(())
 }
 
@@ -176,8 +195,29 @@ fn parse_time(text: &str) -> Result<Duration, Error> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
-    let parsed = text.parse::<SignedDuration>().ok();
-    parsed
-        .and_then(|time| Duration::try_from(time).ok())
-        .ok_or_else(|| Error::Usage(format!("'{text}' is no length of time such as 24h, 90m or 0")))
+    let span = text.parse::<Span>().ok();
+    // A day is 24 hours here, a week seven of them; months and years are none of these.
+    let time = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
+    time.and_then(|time| Duration::try_from(time).ok()).ok_or_else(|| {
+        Error::Usage(format!("'{text}' is no length of time such as 24h, 7d, 90m or 0"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_weeks_days_hours_and_less() {
+        let hours = |text: &str| parse_time(text).unwrap().as_secs_f64() / 3600.0;
+        for (text, expected) in
+            [("0", 0.0), ("0s", 0.0), ("90m", 1.5), ("24h", 24.0), ("7d", 168.0), ("2w", 336.0)]
+        {
+            assert_eq!(hours(text), expected, "{text}");
+        }
+        assert_eq!(hours("1d12h"), 36.0);
+        for text in ["", "x", "5", "-1h", "1y", "2mo"] {
+            assert!(parse_time(text).is_err(), "{text}");
+        }
+    }
 }

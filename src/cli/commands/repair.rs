@@ -124,7 +124,7 @@ fn open(global: &Global, dry_run: bool) -> Result<Repository> {
     }
     let store: Arc<dyn Store> = Arc::new(ReadOnlyStore(global.store()?));
     let secret = global.secret(false)?;
-    Ok(Repository::open(store, &secret, global.environment()?)?)
+    Ok(global.opened(store, &secret)?)
 }
 
 fn json(report: &impl serde::Serialize, what: &str, dry_run: bool) -> Result<()> {

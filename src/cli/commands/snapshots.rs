@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
+use restow::format::snapshot::Snapshot;
 use restow::repository::snapshots::NamedSnapshot;
 
 use super::FilterArgs;
@@ -36,8 +37,11 @@ pub fn run(global: &Global, args: SnapshotsArgs) -> Result<u8> {
         }
         return Ok(0);
     }
-    let mut rows: Vec<Vec<String>> =
-        vec![["id", "time", "host", "tags", "size", "added", "holds"].map(str::to_owned).to_vec()];
+    let mut rows: Vec<Vec<String>> = vec![
+        ["id", "time", "host", "tags", "size", "added", "notes", "holds"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     rows.extend(snapshots.iter().map(row));
     output::table(&rows)?;
     if !global.quiet {
@@ -66,6 +70,24 @@ fn row(named: &NamedSnapshot) -> Vec<String> {
         snapshot.tags.join(","),
         output::bytes(snapshot.total_bytes()),
         output::bytes(snapshot.summary.added_bytes),
+        notes(snapshot),
         names.join(" "),
     ]
+}
+
+/// What is unusual about a snapshot.
+fn notes(snapshot: &Snapshot) -> String {
+    let mut notes = Vec::new();
+    if snapshot.held {
+        notes.push("held".to_owned());
+    }
+    if snapshot.sealed {
+        notes.push("write-only".to_owned());
+    }
+    match snapshot.problems {
+        0 => {}
+        1 => notes.push("1 problem".to_owned()),
+        count => notes.push(format!("{count} problems")),
+    }
+    notes.join(", ")
 }
