@@ -194,6 +194,15 @@ impl Error {
         }
     }
 
+    /// Whether an object is damaged or lost for certain. What reads may take any error for damage;
+    /// what drops something because of it must not: a store may refuse today and answer tomorrow.
+    pub fn is_certain_damage(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_loss(),
+            other => other.is_object_damage(),
+        }
+    }
+
     /// The epoch of what cannot be read because its keys are not at hand.
     pub(crate) fn unknown_epoch(&self) -> Option<u32> {
         match self {

@@ -193,7 +193,7 @@ impl<'a> Rebuild<'a> {
             self.stop_if_asked()?;
             match self.repository.load_index(&name) {
                 Ok(object) => self.take_index(name, object.packs, is_known)?,
-                Err(error) if error.is_object_damage() => {
+                Err(error) if error.is_certain_damage() => {
                     self.report.findings.push(Finding::of(&error));
                     (is_lost, self.is_changed) = (true, true);
                 }
@@ -254,7 +254,7 @@ impl<'a> Rebuild<'a> {
         for name in bare {
             self.stop_if_asked()?;
             let read = match self.repository.read_pack_directory(&name) {
-                Err(error) if error.is_object_damage() => {
+                Err(error) if error.is_certain_damage() => {
                     parity::directory(self.repository, &name, self.options.dry_run)?.ok_or(error)
                 }
                 other => other,
@@ -265,7 +265,7 @@ impl<'a> Rebuild<'a> {
                     self.covered.insert(name);
                     self.list(pack)?;
                 }
-                Err(error) if error.is_object_damage() => {
+                Err(error) if error.is_certain_damage() => {
                     self.report.unreadable_packs += 1;
                     self.report.findings.push(Finding::of(&error));
                 }
@@ -321,7 +321,7 @@ impl<'a> Rebuild<'a> {
                         self.is_changed = true;
                     }
                 }
-                Err(error) if error.is_object_damage() => {
+                Err(error) if error.is_certain_damage() => {
                     self.report.findings.push(Finding::of(&error));
                     self.report.lost_snapshots += 1;
                     self.is_changed |= known.contains_key(&name);

@@ -20,7 +20,8 @@ use crate::repository::Repository;
 use crate::repository::parity::Mended;
 use crate::store::StoreError;
 
-/// Mends a pack in its place where that can be done; whether it was, or would be with `dry_run`.
+/// Mends a pack in its place where that can be done; whether it was, or would be with `dry_run`. Where
+/// the store cannot replace what it has, that is why it stays damaged.
 pub fn mend_in_place(
     repository: &Repository,
     name: &ObjectName,
@@ -30,10 +31,10 @@ pub fn mend_in_place(
         Mended::Sound => Ok(Ok(false)),
         Mended::Impossible(why) => Ok(Err(why)),
         Mended::Bytes(_) if dry_run => Ok(Ok(true)),
-        Mended::Bytes(bytes) => {
-            repository.store().replace(&paths::pack(name), &bytes)?;
-            Ok(Ok(true))
-        }
+        Mended::Bytes(bytes) => match repository.store().replace(&paths::pack(name), &bytes) {
+            Ok(()) => Ok(Ok(true)),
+            Err(error) => Ok(Err(error.to_string())),
+        },
     }
 }
 
@@ -126,8 +127,9 @@ fn renew(repository: &Repository, name: &ObjectName, dry_run: bool) -> Result<bo
     let store = repository.store();
     let found = match store.get(&path) {
         Ok(parity) if is_whole(&parity) => return Ok(false),
-        Ok(_) | Err(StoreError::Failed { .. }) => true,
+        Ok(_) => true,
         Err(StoreError::NotFound { .. }) => false,
+        Err(error) if error.is_loss() => true,
         Err(error) => return Err(error.into()),
     };
     if dry_run {

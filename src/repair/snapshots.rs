@@ -219,7 +219,7 @@ impl<'a> Mender<'a> {
             match run {
                 Ok(run) if self.can_read(run.id.key())? => {}
                 Ok(_) => return Ok(false),
-                Err(error) if error.is_object_damage() => return Ok(false),
+                Err(error) if error.is_certain_damage() => return Ok(false),
                 Err(error) => return Err(error),
             }
         }
@@ -305,7 +305,7 @@ impl<'a> Mender<'a> {
         for entry in TreeReader::new(&self.reader, root) {
             match entry {
                 Ok(entry) => kept.push(entry),
-                Err(error) if error.is_object_damage() => is_cut = true,
+                Err(error) if error.is_certain_damage() => is_cut = true,
                 Err(error) => return Err(error),
             }
         }

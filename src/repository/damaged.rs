@@ -230,7 +230,7 @@ fn is_used(store: &dyn Store, keys: &KeyRing, epoch: Option<u32>) -> bool {
 }
 
 fn is_config_loss(error: &Error) -> bool {
-    error.is_object_damage() || matches!(error, Error::NoRepository { .. })
+    error.is_certain_damage() || matches!(error, Error::NoRepository { .. })
 }
 
 fn read_config(store: &dyn Store, keys: &KeyRing) -> Result<Config> {

@@ -122,7 +122,7 @@ impl Repository {
                     reading.unreadable(number, self.entry_hash(number)?);
                 }
                 Ok(None) => reading.lose(number, Error::missing_object(&paths::log(number))),
-                Err(error) if error.is_object_damage() => reading.lose(number, error),
+                Err(error) if error.is_certain_damage() => reading.lose(number, error),
                 Err(error) => return Err(error),
             }
         }

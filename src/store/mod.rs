@@ -107,6 +107,22 @@ impl StoreError {
             _ => false,
         }
     }
+
+    /// Whether the store answers, and says that the bytes are gone: no such object, a disk that cannot
+    /// read it, an object that ends too early. Nothing else may be taken for a loss.
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Self::NotFound { .. } => true,
+            Self::Failed { action: "read", source, .. } => {
+                use rustix::io::Errno;
+                // Besides a bad sector what file systems call a checksum that does not match.
+                let lost = [Errno::IO, Errno::BADMSG, Errno::UCLEAN].map(|it| it.raw_os_error());
+                source.kind() == io::ErrorKind::UnexpectedEof
+                    || source.raw_os_error().is_some_and(|found| lost.contains(&found))
+            }
+            _ => false,
+        }
+    }
 }
 
 /// What a part of a pack is read for. A store that keeps copies nearby goes by it.

@@ -21,6 +21,7 @@ mod observe;
 mod postgres;
 mod prune;
 mod repair;
+mod repair_limits;
 mod restore;
 mod salvage;
 mod schedule;
