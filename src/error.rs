@@ -239,6 +239,11 @@ impl Error {
             Self::LeftOut { .. } => {
                 "an owner can add this password or key file again with 'restow key add'".into()
             }
+            Self::Missing { what } if what.starts_with("chunk ") => {
+                "'restow repair packs --all-damaged' takes what was made against lost chunks off the \
+                 list, so that it is stored again"
+                    .into()
+            }
             Self::Damaged { .. } | Self::Missing { .. } => {
                 "'restow check --read-data' lists all that is damaged and what it affects".into()
             }

@@ -12,6 +12,7 @@ mod filter;
 mod garbage;
 mod mark;
 mod plan;
+mod refuse;
 mod remove;
 mod repack;
 
@@ -30,6 +31,7 @@ use crate::index::Fate;
 use crate::progress::Progress;
 use crate::repository::Repository;
 use mark::Marker;
+use refuse::{refuse_empty, spare_unread};
 use remove::{Fates, Step};
 use repack::{Job, Written};
 
@@ -64,6 +66,8 @@ pub struct PruneOptions {
     pub time_limit: Option<Duration>,
     /// Go on though there is no snapshot: everything is garbage then.
     pub allow_empty: bool,
+    /// Forget the snapshots whose manifests a repair could not read.
+    pub forget_unread: bool,
     /// Snapshots to plan without, as if they were forgotten; for dry runs.
     pub ignored: BTreeSet<ObjectName>,
 }
@@ -78,6 +82,7 @@ impl Default for PruneOptions {
             grace: Duration::from_secs(24 * 3600),
             time_limit: None,
             allow_empty: false,
+            forget_unread: false,
             ignored: BTreeSet::new(),
         }
     }
@@ -151,6 +156,7 @@ pub fn run(
         repository.probe_create_only()?;
         renewed = renew_snapshots(repository)?;
     }
+    spare_unread(repository, options)?;
     let started = repository.environment().clock.now();
     for _ in 0..REPLANS {
         match attempt(repository, options, progress, started) {
@@ -326,14 +332,6 @@ fn bury(
     report.problems.extend(remove::delete_parity(repository, &stored.parity)?);
     report.condemned = repository.index().condemned().len() as u64;
     Ok(true)
-}
-
-fn refuse_empty(repository: &Repository, options: &PruneOptions) -> Result<()> {
-    if options.allow_empty || !repository.index().snapshot_names()?.is_empty() {
-        return Ok(());
-    }
-    let text = "there is no snapshot, so everything is garbage; --allow-empty removes it";
-    Err(Error::Conflict(text.into()))
 }
 
 /// What came of writing packs anew; `None` where another prune was at work meanwhile: what it removed

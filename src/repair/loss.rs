@@ -117,7 +117,7 @@ impl<'a> Loss<'a> {
     /// not say the same every time, and nothing may be dropped because of it.
     pub fn expect_same(&self, name: &ObjectName) -> Result<()> {
         let Some(pack) = self.repository.index().pack(name)? else { return Ok(()) };
-        let mut is_better = matches!(self.repository.mend_pack(name)?, Mended::Sound);
+        let mut is_better = matches!(self.repository.mend_pack(name)?, Mended::Sound(_));
         let reader = ChunkReader::new(self.repository);
         let mut scratch = Scratch::new()?;
         let own = self.direct.bad.iter().filter(|(bad, _)| bad == name);
@@ -165,11 +165,16 @@ impl<'a> Loss<'a> {
     /// Deltas whose bases are lost are lost, and what was made against those. Begins anew every time:
     /// what was found meanwhile keeps deltas.
     pub fn close(&mut self) -> Result<()> {
+        self.begin();
+        while self.close_once()? {}
+        Ok(())
+    }
+
+    /// Only what is damaged itself is lost, but for what was found.
+    pub fn begin(&mut self) {
         self.lost = self.direct.lost.difference(&self.found).copied().collect();
         self.replaced.clone_from(&self.direct.packs);
         self.good.clone_from(&self.direct.good);
-        while self.close_once()? {}
-        Ok(())
     }
 
     fn is_base_lost(&self, base: &ChunkKey) -> Result<bool> {

@@ -12,7 +12,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::loss::{Loss, Unit, units};
-use super::{Finding, from, parity};
+use super::parity::{InPlace, mend_in_place};
+use super::{Finding, from};
 use crate::compress::{Compressor, Decompressor, Settings};
 use crate::crypto::keys::BlobKind;
 use crate::error::{Error, Result};
@@ -74,7 +75,8 @@ pub fn run(
     for name in &damaged {
         loss.examine(name)?;
     }
-    if options.dry_run || damaged.is_empty() {
+    loss.close()?;
+    if options.dry_run || loss.replaced.is_empty() {
         find_elsewhere(&mut loss, options, progress, &mut |_, _| Ok(()))?;
         report.count(&loss);
         return Ok(report);
@@ -107,6 +109,7 @@ fn find_elsewhere(
     let Some(other) = options.from else { return loss.close() };
     let repository = loss.repository;
     let mut asked = HashSet::new();
+    loss.begin();
     loop {
         let wanted: HashSet<_> = loss.lost.difference(&asked).copied().collect();
         if wanted.is_empty() {
@@ -142,13 +145,13 @@ fn find_damaged(
             return Err(Error::Interrupted);
         }
         // Whether the store answers at all is not for this to judge: its errors end the run.
-        let outcome = parity::mend_in_place(repository, name, options.dry_run)?;
+        let outcome = mend_in_place(repository, name, options.dry_run)?;
         Progress::add(&progress.done_bytes, *size);
         let mut found = found.lock().expect("no panics here");
         match outcome {
-            Ok(true) => found.0.push(*name),
-            Ok(false) => {}
-            Err(why) => found.1.push((*name, why)),
+            InPlace::Mended(_) => found.0.push(*name),
+            InPlace::Sound(_) => {}
+            InPlace::Damaged(why) => found.1.push((*name, why)),
         }
         Ok(())
     })?;
@@ -294,7 +297,8 @@ fn take_off_the_list(repository: &Repository, loss: &Loss<'_>) -> Result<()> {
                 None => {}
                 Some(Fate::Condemned) => entry.rescue.push(*name),
                 Some(Fate::Dead) => {
-                    let text = "a prune removed what was to be saved; run 'restow repair packs' again";
+                    let text =
+                        "a prune removed what was to be saved; run 'restow repair packs' again";
                     return Err(Error::Conflict(text.into()));
                 }
             }

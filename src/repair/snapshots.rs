@@ -178,7 +178,8 @@ impl<'a> Mender<'a> {
         if dry_run || is_empty {
             return Ok(Some(repaired));
         }
-        new.original = old.original.or(Some(named.name));
+        // Not the same snapshot: a copy may still bring the whole one back.
+        (new.original, new.origin, new.repaired_from) = (None, None, Some(named.name));
         if !new.tags.iter().any(|tag| tag == TAG) {
             new.tags.push(TAG.to_owned());
         }

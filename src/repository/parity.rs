@@ -11,8 +11,8 @@ use crate::store::StoreError;
 pub enum Mended {
     /// Its bytes as they were.
     Bytes(Vec<u8>),
-    /// It is as it was.
-    Sound,
+    /// It is as it was, these bytes.
+    Sound(Vec<u8>),
     /// There is no way, and why.
     Impossible(String),
 }
@@ -27,7 +27,7 @@ impl Repository {
             Err(error) => return Err(error.into()),
         };
         if ObjectName::of(&damaged) == *name {
-            return Ok(Mended::Sound);
+            return Ok(Mended::Sound(damaged));
         }
         let stored = match self.store().get(&paths::parity(name)) {
             Ok(stored) => stored,

@@ -833,7 +833,9 @@ fn the_program_repairs() {
     let said = program.run(&["repair", "packs", "--all-damaged"], b"");
     assert_eq!(said.status.code(), Some(1), "{}", text(&said.stderr));
     assert!(text(&said.stderr).contains("repair snapshots"), "{}", text(&said.stderr));
-    program.ok(&["repair", "snapshots", "--forget"], b"");
+    let said = program.run(&["-q", "repair", "snapshots", "--forget"], b"");
+    assert_eq!(said.status.code(), Some(1));
+    assert!(text(&said.stderr).contains("has lost"), "{}", text(&said.stderr));
     program.ok(&["check", "--read-data"], b"");
     program.backup("a", &days[2]);
     assert_eq!(program.ok(&["dump", "latest"], b""), days[2]);
