@@ -270,6 +270,36 @@ fn a_copy_brings_back_the_whole_of_what_was_repaired() {
 }
 
 #[test]
+fn a_repaired_snapshot_is_another_one_than_the_damaged_one() {
+    let (source, target) = (Arc::new(MemoryStore::new()), Arc::new(MemoryStore::new()));
+    let from = init(source.clone()).unwrap();
+    let (one, two) = (rows(1, 3000), random_bytes(9, 100_000));
+    let streams =
+        options(vec![crate::support::source("one", &one), crate::support::source("two", &two)]);
+    restow::backup::run(&from, streams, &Progress::default()).unwrap();
+    init(target.clone()).unwrap();
+    copy_all(&from, &open(target.clone()).unwrap()).unwrap();
+    let damaged = open(target.clone()).unwrap().snapshots(&Filter::default()).unwrap().remove(0);
+    let victim = first_data_pack(&open(target.clone()).unwrap());
+    target.damage(&paths::pack(&victim), |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 1));
+    let repository = open(target.clone()).unwrap();
+    mend_packs(&repository).unwrap();
+    let repaired = mend_snapshots(&repository, true).unwrap().repaired.remove(0);
+    let left = repository.load_snapshot(&repaired.new.unwrap()).unwrap();
+    assert_eq!((left.original, left.origin, left.streams.len()), (None, None, 1));
+    assert_eq!(left.repaired_from, Some(damaged.name));
+    // The whole one comes back from where it is whole, and what was left goes there.
+    let report = copy_all(&from, &open(target.clone()).unwrap()).unwrap();
+    assert_eq!((report.copied.len(), report.problems.len()), (1, 0), "{report:?}");
+    let to = open(target.clone()).unwrap();
+    let all = to.snapshots(&Filter::default()).unwrap();
+    let whole = all.iter().find(|named| named.snapshot.streams.len() == 2).unwrap();
+    assert_eq!(read(&to, &whole.snapshot.streams[0]).unwrap(), one);
+    assert_eq!(copy_all(&to, &from).unwrap().copied.len(), 1);
+    assert_clean(&target, "copied again");
+}
+
+#[test]
 fn a_copy_heals_a_target_that_lost_chunks() {
     let (source, mut days) = prepared();
     let target = Arc::new(MemoryStore::new());
