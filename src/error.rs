@@ -189,8 +189,18 @@ impl Error {
     pub fn is_object_damage(&self) -> bool {
         match self {
             Self::Damaged { .. } | Self::Missing { .. } => true,
-            Self::Store(error) => error.is_damage(),
+            // A server that does not answer, refuses or says odd things has lost nothing.
+            Self::Store(StoreError::NotFound { .. }) => false,
+            Self::Store(error) => error.is_loss(),
             _ => false,
+        }
+    }
+
+    /// The same, and where the store says itself that an object is not there.
+    pub fn is_certain_damage(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_loss(),
+            other => other.is_object_damage(),
         }
     }
 
@@ -229,6 +239,11 @@ impl Error {
             }
             Self::LeftOut { .. } => {
                 "an owner can add this password or key file again with 'restow key add'".into()
+            }
+            Self::Missing { what } if what.starts_with("chunk ") => {
+                "'restow repair packs --all-damaged' takes what was made against lost chunks off the \
+                 list, so that it is stored again"
+                    .into()
             }
             Self::Damaged { .. } | Self::Missing { .. } => {
                 "'restow check --read-data' lists all that is damaged and what it affects".into()

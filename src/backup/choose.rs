@@ -85,6 +85,7 @@ pub fn manifest(options: &BackupOptions, time: Timestamp, parent: Option<ObjectN
         parent,
         original: None,
         origin: None,
+        repaired_from: None,
         held: false,
         sealed: false,
         problems: 0,

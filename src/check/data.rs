@@ -108,14 +108,15 @@ fn read_pack(
     };
     let mut problems = Vec::new();
     let mut is_mendable = false;
-    if ObjectName::of(&bytes) != *name {
+    let is_sound = ObjectName::of(&bytes) == *name;
+    if !is_sound {
         is_mendable = matches!(repository.mend_pack(name)?, Mended::Bytes(_));
         problems.push(whole(match is_mendable {
             true => "its bytes do not match its name; its parity can mend it".into(),
             false => "its bytes do not match its name".into(),
         }));
     }
-    problems.extend(parity_problem(repository, name)?);
+    problems.extend(parity_problem(repository, name, is_sound.then_some(&bytes))?);
     match pack::read_directory(repository.keys(), &bytes) {
         Ok(found) if directory.is_of(&found) => {}
         Ok(_) => problems.push(whole("its directory is not what the index says".into())),
@@ -136,15 +137,22 @@ fn read_pack(
     Ok(problems)
 }
 
-fn parity_problem(repository: &Repository, name: &ObjectName) -> Result<Option<PackProblem>> {
+/// What is wrong with the parity of a pack, whose bytes these are where it is sound.
+fn parity_problem(
+    repository: &Repository,
+    name: &ObjectName,
+    pack: Option<&Vec<u8>>,
+) -> Result<Option<PackProblem>> {
     if repository.config().parity == 0 {
         return Ok(None);
     }
     let object = paths::parity(name);
     let detail = match repository.store().get(&object) {
-        Ok(stored) if parity::is_whole(&stored) => return Ok(None),
+        Ok(stored) if pack.is_some_and(|pack| parity::is_of(&stored, pack)) => return Ok(None),
+        Ok(stored) if pack.is_none() && parity::is_whole(&stored) => return Ok(None),
         // `structure::packs` names what is missing.
         Err(StoreError::NotFound { .. }) => return Ok(None),
+        Ok(stored) if parity::is_whole(&stored) => "is not the parity of this pack".to_owned(),
         Ok(_) => "is damaged".to_owned(),
         Err(error) => error.to_string(),
     };

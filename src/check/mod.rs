@@ -16,6 +16,9 @@ use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::repository::recipes::RecipeReader;
 
+/// How the names of chunks begin that stand nowhere.
+const CHUNKS: &[&str] = &["base", "data chunk", "tree chunk", "chunk"];
+
 /// How much of the packs to read.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ReadData {
@@ -74,6 +77,12 @@ pub struct CheckReport {
     pub orphans: u64,
     /// Their bytes.
     pub orphan_bytes: u64,
+    /// Packs in the store that the log does not know.
+    #[serde(skip)]
+    pub unknown_packs: u64,
+    /// Packs in the store that are not on the list any more.
+    #[serde(skip)]
+    pub unlisted_packs: u64,
 }
 
 impl CheckReport {
@@ -94,6 +103,14 @@ impl CheckReport {
         if below(&[paths::LOG, paths::INDEX, paths::SNAPSHOTS, "the commit log"]) || any(&is_lost) {
             advice.push("'restow repair index' makes log, idx objects and list of packs again");
         }
+        let lacks_chunks = below(CHUNKS);
+        if lacks_chunks && self.unlisted_packs > 0 {
+            advice
+                .push("'restow repair index' takes in packs again that were missing and are back");
+        }
+        if lacks_chunks && self.unknown_packs > 0 {
+            advice.push("'restow repair index --all' takes in packs that the log does not know");
+        }
         if any(&|problem| problem.is_mendable) {
             advice.push("'restow check --repair' mends packs from their parity");
         }
@@ -101,7 +118,7 @@ impl CheckReport {
             advice.push("'restow repair parity' makes parity again");
         }
         let damaged = |it: &Problem| it.object.starts_with(paths::DATA) && !it.is_mendable;
-        if any(&damaged) || below(&["base", "data chunk", "tree chunk", "chunk"]) {
+        if any(&damaged) || lacks_chunks {
             advice.push("'restow repair packs' saves what is good of damaged packs");
         }
         if any(&|problem| !problem.affected.is_empty() && !problem.is_mendable) {

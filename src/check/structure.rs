@@ -182,7 +182,14 @@ pub fn packs(
             }
         }
     }
-    stored.values().for_each(|size| orphan(report, *size));
+    for (name, size) in &stored {
+        orphan(report, *size);
+        match repository.index().fate(name) {
+            None => report.unknown_packs += 1,
+            Some(Fate::Condemned) => report.unlisted_packs += 1,
+            Some(Fate::Dead) => {}
+        }
+    }
     parity(repository, findings, report)?;
     let valid: HashSet<_> = repository.index().index_names()?.iter().map(paths::index).collect();
     let live: HashSet<_> =

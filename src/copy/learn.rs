@@ -1,17 +1,23 @@
 //! Learning from a snapshot that was copied before which chunk is which: its recipes and trees in
 //! the two repositories are walked side by side, and no data is read.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
+
 use super::map::{Known, Map};
 use crate::crypto::keys::BlobKind;
 use crate::error::{Error, Result};
 use crate::format::entry::{Content, Entry, Kind};
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::TreeNode;
-use crate::id::ChunkId;
+use crate::id::{ChunkId, ChunkKey};
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::repository::reader::ChunkReader;
 use crate::repository::recipes::RecipeReader;
+
+/// Chunks of which it is remembered that they stand.
+const REMEMBERED: usize = 1 << 20;
 
 /// Two repositories, side by side.
 pub struct Learner<'a> {
@@ -23,6 +29,43 @@ pub struct Learner<'a> {
     pub map: &'a Map,
     /// The request to stop.
     pub progress: &'a Progress,
+    /// What the target lacks though snapshots of it name it; where it was never repaired it lacks
+    /// nothing.
+    pub gaps: Option<Gaps<'a>>,
+}
+
+/// What repairs may have left: snapshots that name chunks which are lost.
+pub struct Gaps<'a> {
+    target: &'a Repository,
+    /// Chunks that were found to stand with all that they rely on; a bound on memory.
+    sound: RefCell<HashSet<ChunkKey>>,
+}
+
+impl<'a> Gaps<'a> {
+    /// `None` where there can be none.
+    pub fn of(target: &'a Repository) -> Result<Option<Self>> {
+        let may_have = target.index().was_repaired()?;
+        Ok(may_have.then(|| Self { target, sound: RefCell::default() }))
+    }
+
+    fn holds(&self, key: ChunkKey) -> Result<bool> {
+        let mut sound = self.sound.borrow_mut();
+        if sound.len() > REMEMBERED {
+            sound.clear();
+        }
+        let (mut waiting, mut walked) = (vec![key], HashSet::new());
+        while let Some(key) = waiting.pop() {
+            if sound.contains(&key) || !walked.insert(key) {
+                continue;
+            }
+            let index = self.target.index();
+            let found = if index.contains_live(&key)? { index.find(&key)? } else { None };
+            let Some(found) = found else { return Ok(false) };
+            waiting.extend(found.needs());
+        }
+        sound.extend(walked);
+        Ok(true)
+    }
 }
 
 impl Learner<'_> {
@@ -54,6 +97,7 @@ impl Learner<'_> {
             return Ok(known.id == target);
         }
         let mut copies = RecipeReader::new(self.target, target)?;
+        let mut is_held = true;
         for run in RecipeReader::new(self.source, source)? {
             if self.progress.is_interrupted() {
                 return Err(Error::Interrupted);
@@ -62,12 +106,15 @@ impl Learner<'_> {
             if (run.length, run.repeat, run.edges) != (copy.length, copy.repeat, copy.edges) {
                 return Ok(false);
             }
-            self.note(BlobKind::Data, run.id, copy.id)?;
+            is_held &= self.note(run.id, copy.id)?;
         }
         if copies.next().is_some() {
             return Ok(false);
         }
-        self.note(BlobKind::Tree, source, target)?;
+        // A recipe that is known is not looked into again.
+        if is_held {
+            self.note_node(source, target)?;
+        }
         Ok(true)
     }
 
@@ -89,7 +136,9 @@ impl Learner<'_> {
                 }
                 continue;
             }
-            self.note(BlobKind::Tree, source, target)?;
+            if self.gaps.is_none() {
+                self.note_node(source, target)?;
+            }
             match (node(&readers[0], &source)?, node(&readers[1], &target)?) {
                 (TreeNode::Inner(own), TreeNode::Inner(copies)) if own.len() == copies.len() => {
                     waiting.extend(own.iter().zip(&copies).map(|(own, copy)| (own.id, copy.id)));
@@ -124,7 +173,7 @@ impl Learner<'_> {
                 return match (content, copy) {
                     (Content::Empty, Content::Empty) => Ok(true),
                     (Content::Chunk(own), Content::Chunk(copy)) => {
-                        self.note(BlobKind::Data, *own, *copy).map(|()| true)
+                        self.note(*own, *copy).map(|_| true)
                     }
                     (Content::Recipe { root, .. }, Content::Recipe { root: copy, .. }) => {
                         self.recipe(*root, *copy)
@@ -138,7 +187,19 @@ impl Learner<'_> {
         Ok(true)
     }
 
-    fn note(&self, kind: BlobKind, source: ChunkId, target: ChunkId) -> Result<()> {
-        Ok(self.map.learn(kind, &source.key(), Known { id: target, depth: None })?)
+    /// Remembers what a chunk is called in the target, unless it is lost there: then it is stored
+    /// again. Whether it is there.
+    fn note(&self, source: ChunkId, target: ChunkId) -> Result<bool> {
+        if let Some(gaps) = &self.gaps
+            && !gaps.holds(target.key())?
+        {
+            return Ok(false);
+        }
+        self.map.learn(BlobKind::Data, &source.key(), Known { id: target, depth: None })?;
+        Ok(true)
+    }
+
+    fn note_node(&self, source: ChunkId, target: ChunkId) -> Result<()> {
+        Ok(self.map.learn(BlobKind::Tree, &source.key(), Known { id: target, depth: None })?)
     }
 }

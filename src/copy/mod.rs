@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 
 use blobs::{Counts, Packer, Shared, Worker};
-use learn::Learner;
+use learn::{Gaps, Learner};
 use map::Map;
 use mark::{Marked, Marker};
 use rewrite::Rewriter;
@@ -358,7 +358,8 @@ impl Copy<'_> {
     /// Learns from the copied snapshot that is most like this one.
     fn learn(&self, snapshot: &Snapshot, pairs: &mut Pairs) -> Result<()> {
         let (source, target, progress) = (self.source, self.target, self.progress);
-        let learner = Learner { source, target, map: &self.map, progress };
+        let gaps = Gaps::of(target)?;
+        let learner = Learner { source, target, map: &self.map, progress, gaps };
         while let Some((own, copy)) = select::nearest(snapshot, &pairs.all)
             && !pairs.learned.contains(&own.name)
         {

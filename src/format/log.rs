@@ -66,6 +66,9 @@ pub struct LogEntry {
     pub was_repaired: bool,
     /// Of a state or repair: the bytes of `config`, should it be lost.
     pub config: Vec<u8>,
+    /// Of a state or repair: snapshots that nobody forgot and whose manifests are there and could not
+    /// be read when the log was repaired. They are not live; prune spares what they may need.
+    pub unread: Vec<ObjectName>,
 }
 
 impl LogEntry {
@@ -88,6 +91,7 @@ impl LogEntry {
             lost: Vec::new(),
             was_repaired: false,
             config: Vec::new(),
+            unread: Vec::new(),
         }
     }
 
@@ -140,6 +144,10 @@ impl LogEntry {
                 encoder.number(*first).number(*last);
             }
         }
+        if self.is_state() && !self.unread.is_empty() {
+            encoder.number(self.unread.len() as u64);
+            self.unread.iter().for_each(|name| _ = encoder.fixed(name.as_bytes()));
+        }
         encoder.finish()
     }
 
@@ -180,6 +188,11 @@ impl LogEntry {
             for _ in 0..decoder.count(2, "lost entries")? {
                 let run = (decoder.number("lost entry")?, decoder.number("lost entry")?);
                 entry.lost.push(run);
+            }
+        }
+        if entry.is_state() && !decoder.rest().is_empty() {
+            for _ in 0..decoder.count(ObjectName::LEN, "snapshots")? {
+                entry.unread.push(ObjectName(decoder.fixed("object name")?));
             }
         }
         decoder.finish()?;
@@ -239,6 +252,8 @@ mod tests {
             if kind == EntryKind::Repair {
                 state.lost = vec![(0, 3), (7, u64::MAX)];
             }
+            assert_eq!(LogEntry::decode(&state.encode()).unwrap(), state);
+            state.unread = vec![ObjectName([3; 32])];
             assert_eq!(LogEntry::decode(&state.encode()).unwrap(), state);
         }
     }

@@ -191,7 +191,7 @@ pub fn encode(pack: &[u8], parts: u16) -> Vec<u8> {
     out
 }
 
-/// Whether every byte of a parity object is what was written.
+/// Whether every byte of a parity object is what was written, for whichever pack.
 pub fn is_whole(parity: &[u8]) -> bool {
     let Ok(head) = Head::read(parity) else { return false };
     if parity.len() != head.object_len() {
@@ -201,6 +201,13 @@ pub fn is_whole(parity: &[u8]) -> bool {
     parity[..HEAD_LEN] == parity[parity.len() - HEAD_LEN..]
         && parity[HEAD_LEN..HEAD_LEN + sums] == parity[second..second + sums]
         && (0..head.parity).all(|number| good_parity(&head, parity, number).is_some())
+}
+
+/// Whether this is the parity of this pack, every byte of it.
+pub fn is_of(parity: &[u8], pack: &[u8]) -> bool {
+    let Ok(head) = Head::read(parity) else { return false };
+    let is_possible = (1..=MAX_PARTS).contains(&head.parts) && head.length == pack.len() as u64;
+    is_possible && Head::of(pack.len(), head.parts) == head && encode(pack, head.parts) == parity
 }
 
 /// A parity block that matches its checksum.
@@ -308,7 +315,11 @@ mod tests {
         let whole = pack(1_000_003);
         let parity = encode(&whole, 40);
         let budget = Head::read(&parity).unwrap().parity;
-        assert!(is_whole(&parity) && budget > 3);
+        assert!(is_whole(&parity) && is_of(&parity, &whole) && budget > 3);
+        // Whole, and of another pack.
+        let (mut other, longer) = (whole.clone(), pack(1_000_004));
+        other[9] ^= 1;
+        assert!(!is_of(&parity, &other) && !is_of(&encode(&longer, 40), &whole));
         let mut damaged = whole.clone();
         for number in 0..budget {
             damaged[number * 7 * BLOCK + 5] ^= 1;

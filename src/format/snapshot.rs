@@ -37,6 +37,9 @@ pub struct Snapshot {
     /// Where it was made first, if this is a copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+    /// The damaged snapshot of which this is what was left. It is another snapshot than that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repaired_from: Option<ObjectName>,
     /// It may not be forgotten until it is released.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,

@@ -13,6 +13,7 @@ mod garbage;
 mod homes;
 mod mark;
 mod plan;
+mod refuse;
 mod remove;
 mod repack;
 mod report;
@@ -32,6 +33,7 @@ use crate::id::ObjectName;
 use crate::progress::Progress;
 use crate::repository::Repository;
 use mark::Marker;
+use refuse::{refuse_empty, spare_unread};
 use remove::{Fates, Step};
 use repack::{Job, Written};
 
@@ -66,6 +68,8 @@ pub struct PruneOptions {
     pub time_limit: Option<Duration>,
     /// Go on though there is no snapshot: everything is garbage then.
     pub allow_empty: bool,
+    /// Forget the snapshots whose manifests a repair could not read.
+    pub forget_unread: bool,
     /// Snapshots to plan without, as if they were forgotten; for dry runs.
     pub ignored: BTreeSet<ObjectName>,
 }
@@ -80,6 +84,7 @@ impl Default for PruneOptions {
             grace: Duration::from_secs(24 * 3600),
             time_limit: None,
             allow_empty: false,
+            forget_unread: false,
             ignored: BTreeSet::new(),
         }
     }
@@ -100,6 +105,7 @@ pub fn run(
         }
         renewed = renew_snapshots(repository)?;
     }
+    spare_unread(repository, options)?;
     let started = repository.environment().clock.now();
     for _ in 0..REPLANS {
         match attempt(repository, options, progress, started) {
@@ -281,14 +287,6 @@ fn due(repository: &Repository, grace: Duration) -> Result<BTreeSet<ObjectName>>
     let limit = now.checked_sub(grace).unwrap_or(Timestamp::MIN);
     repository.date_condemned()?;
     Ok(repository.index().condemned_before(limit, now)?.into_iter().collect())
-}
-
-fn refuse_empty(repository: &Repository, options: &PruneOptions) -> Result<()> {
-    if options.allow_empty || !repository.index().snapshot_names()?.is_empty() {
-        return Ok(());
-    }
-    let text = "there is no snapshot, so everything is garbage; --allow-empty removes it";
-    Err(Error::Conflict(text.into()))
 }
 
 /// What came of writing packs anew; `None` where another prune was at work meanwhile: what it removed

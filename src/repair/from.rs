@@ -27,7 +27,8 @@ struct Place {
     id: ChunkId,
 }
 
-type Give<'a> = &'a mut dyn FnMut(&ChunkId, Vec<u8>) -> Result<()>;
+/// Takes the bytes of a chunk that was found.
+pub type Give<'a> = &'a mut dyn FnMut(&ChunkId, Vec<u8>) -> Result<()>;
 
 struct Search<'a> {
     repository: &'a Repository,

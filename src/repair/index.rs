@@ -12,6 +12,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::{Finding, parity};
+use super::{is_sealed_pack, names};
 use crate::crypto::envelope::{HEADER_LEN, Header, ObjectKind};
 use crate::crypto::slot::Secret;
 use crate::error::{Error, Result};
@@ -41,6 +42,8 @@ pub struct IndexOptions {
     /// Take in packs and snapshots that stand in the store and that the log does not know, though
     /// nothing of it seems lost: its end may be.
     pub all: bool,
+    /// Go on though not one pack of those on the list is there.
+    pub allow_empty: bool,
 }
 
 /// What was done, or would be.
@@ -160,17 +163,25 @@ impl<'a> Rebuild<'a> {
     /// The state as it should be; its idx objects are stored unless this is a dry run.
     fn state(&mut self) -> Result<LogEntry> {
         let is_lost = self.take_indexes()?;
-        if is_lost || !self.remains.is_whole || self.options.all {
-            self.take_bare_packs()?;
+        self.take_bare_packs(is_lost || !self.remains.is_whole || self.options.all)?;
+        if self.covered.is_empty() && !self.missing.is_empty() && !self.options.allow_empty {
+            return Err(Error::Conflict(format!(
+                "none of the {} packs on the list is there: is {} what it should be? --allow-empty takes \
+                 them all off the list",
+                self.missing.len(),
+                self.repository.store().location()
+            )));
         }
         self.flush()?;
         let mut entry = LogEntry::new(EntryKind::Repair);
-        entry.snapshot_add = self.snapshots()?;
+        (entry.snapshot_add, entry.unread) = self.snapshots()?;
         entry.index_add = self.indexes.iter().copied().collect();
         let mut condemned = self.remains.condemned.clone();
-        if self.options.all {
-            condemned.retain(|name| !self.covered.contains(name));
-        }
+        let (all, taken_off) = (self.options.all, &self.remains.taken_off);
+        condemned.retain(|name| {
+            let may_return = all || taken_off.contains(name);
+            !(may_return && self.covered.contains(name))
+        });
         // A backup that runs now may rely on what is missing: this makes it look twice.
         condemned.extend(&self.missing);
         entry.condemn = condemned.into_iter().collect();
@@ -199,7 +210,7 @@ impl<'a> Rebuild<'a> {
                 // What a write-only key says comes after all that owners say.
                 Ok(object) if object.is_sealed => sealed.push((is_known, name)),
                 Ok(object) => self.take_index(name, object, is_known)?,
-                Err(error) if error.is_object_damage() => {
+                Err(error) if error.is_certain_damage() => {
                     self.report.findings.push(Finding::of(&error));
                     (is_lost, self.is_changed) = (true, true);
                 }
@@ -288,7 +299,7 @@ impl<'a> Rebuild<'a> {
     /// The directory of a pack, which is mended first where it must be.
     fn directory(&self, name: &ObjectName) -> Result<IndexedPack> {
         match self.repository.read_pack_directory(name) {
-            Err(error) if error.is_object_damage() => {
+            Err(error) if error.is_certain_damage() => {
                 parity::directory(self.repository, name, self.options.dry_run)?.ok_or(error)
             }
             other => other,
@@ -307,9 +318,11 @@ impl<'a> Rebuild<'a> {
         Ok(true)
     }
 
-    /// Packs that no idx object names speak for themselves.
-    fn take_bare_packs(&mut self) -> Result<()> {
+    /// Packs that no idx object names speak for themselves: all of them, or those that an earlier
+    /// repair took off the list because they were not there.
+    fn take_bare_packs(&mut self, all: bool) -> Result<()> {
         let mut bare: Vec<_> = self.present.difference(&self.covered).copied().collect();
+        bare.retain(|name| all || self.remains.taken_off.contains(name));
         bare.sort_unstable();
         for name in bare {
             self.stop_if_asked()?;
@@ -319,7 +332,7 @@ impl<'a> Rebuild<'a> {
                     self.covered.insert(name);
                     self.list(pack)?;
                 }
-                Err(error) if error.is_object_damage() => {
+                Err(error) if error.is_certain_damage() => {
                     self.report.unreadable_packs += 1;
                     self.report.findings.push(Finding::of(&error));
                 }
@@ -348,7 +361,9 @@ impl<'a> Rebuild<'a> {
         Ok(())
     }
 
-    fn snapshots(&mut self) -> Result<Vec<ObjectName>> {
+    /// Live snapshots, and those whose manifests are there and cannot be read.
+    fn snapshots(&mut self) -> Result<(Vec<ObjectName>, Vec<ObjectName>)> {
+        let before = &self.remains.unread;
         let known = &self.remains.snapshots;
         let mut wanted: BTreeSet<_> = names(self.repository, paths::SNAPSHOTS)?
             .into_iter()
@@ -356,7 +371,8 @@ impl<'a> Rebuild<'a> {
             .collect();
         let live = known.iter().filter(|(_, standing)| **standing == Standing::Live);
         wanted.extend(live.map(|(name, _)| *name));
-        let (mut snapshots, mut manifests) = (Vec::new(), HashSet::new());
+        let (mut snapshots, mut unread) = (Vec::new(), Vec::new());
+        let mut manifests = HashSet::new();
         // What the log knows comes first: a backup may have stored the same manifest twice.
         let mut wanted: Vec<_> = wanted.into_iter().collect();
         wanted.sort_by_key(|name| (!known.contains_key(name), *name));
@@ -370,34 +386,32 @@ impl<'a> Rebuild<'a> {
                         continue;
                     }
                     snapshots.push(name);
-                    if !is_known {
+                    if !is_known || before.contains(&name) {
                         self.report.found_snapshots.push(name);
                         self.is_changed = true;
                     }
                 }
-                Err(error) if error.is_object_damage() => {
+                Err(error) if error.is_certain_damage() => {
                     self.report.findings.push(Finding::of(&error));
                     self.report.lost_snapshots += 1;
-                    self.is_changed |= known.contains_key(&name);
+                    // What is gone is gone; what is damaged may only be so today.
+                    if known.contains_key(&name) && !matches!(error, Error::Missing { .. }) {
+                        self.is_changed |= !before.contains(&name);
+                        unread.push(name);
+                    } else {
+                        self.is_changed |= known.contains_key(&name);
+                    }
                 }
                 Err(error) => return Err(error),
             }
         }
         snapshots.sort_unstable();
         self.report.snapshots = snapshots.len() as u64;
-        Ok(snapshots)
+        unread.sort_unstable();
+        Ok((snapshots, unread))
     }
 
     fn stop_if_asked(&self) -> Result<()> {
         if self.progress.is_interrupted() { Err(Error::Interrupted) } else { Ok(()) }
     }
-}
-
-fn is_sealed_pack(header: &[u8]) -> bool {
-    Header::parse(header, ObjectKind::Pack).is_ok_and(|header| header.is_sealed())
-}
-
-fn names(repository: &Repository, folder: &str) -> Result<HashSet<ObjectName>> {
-    let listed = repository.store().list(folder)?;
-    Ok(listed.iter().filter_map(|object| paths::object_name(&object.path)).collect())
 }

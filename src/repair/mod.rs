@@ -14,9 +14,15 @@ pub mod parity;
 mod relist;
 pub mod snapshots;
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 
-use crate::error::Error;
+use crate::crypto::envelope::{Header, ObjectKind};
+use crate::error::{Error, Result};
+use crate::format::paths;
+use crate::id::ObjectName;
+use crate::repository::Repository;
 
 /// Something that is damaged, and what becomes of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -40,4 +46,13 @@ impl Finding {
         };
         Self::new(error.object(), detail)
     }
+}
+
+fn is_sealed_pack(header: &[u8]) -> bool {
+    Header::parse(header, ObjectKind::Pack).is_ok_and(|header| header.is_sealed())
+}
+
+fn names(repository: &Repository, folder: &str) -> Result<HashSet<ObjectName>> {
+    let listed = repository.store().list(folder)?;
+    Ok(listed.iter().filter_map(|object| paths::object_name(&object.path)).collect())
 }

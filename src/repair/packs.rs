@@ -4,7 +4,7 @@
 //! it. So damaged packs leave their idx objects, and with them deltas whose bases are lost. They are
 //! condemned, which makes backups that run meanwhile look twice, and deleted by nobody but a later prune.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Mutex;
 use std::thread;
 
@@ -12,7 +12,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::loss::{Loss, Unit, units};
-use super::{Finding, from, parity, relist};
+use super::parity::{InPlace, mend_in_place};
+use super::{Finding, from, relist};
 use crate::compress::{Compressor, Decompressor, Settings};
 use crate::crypto::keys::BlobKind;
 use crate::error::{Error, Result};
@@ -79,18 +80,17 @@ pub fn run(
         loss.examine(name)?;
     }
     loss.close()?;
-    report.lost_chunks = loss.lost.len() as u64;
-    report.replaced = loss.replaced.iter().copied().collect();
     if options.dry_run || loss.replaced.is_empty() {
-        if let (Some(other), false) = (options.from, loss.lost.is_empty()) {
-            let found = from::fetch(repository, other, &loss.lost, progress, &mut |_, _| Ok(()))?;
-            report.found_chunks = found.len() as u64;
-        }
+        find_elsewhere(&mut loss, options, progress, &mut |_, _| Ok(()))?;
+        report.count(&loss);
         return Ok(report);
     }
-    save(repository, &loss, options, progress, &mut report)?;
-    let is_lossy = report.lost_chunks > report.found_chunks;
-    take_off_the_list(repository, &loss.replaced, is_lossy)?;
+    save(&mut loss, options, progress, &mut report)?;
+    report.count(&loss);
+    for name in &damaged {
+        loss.expect_same(name)?;
+    }
+    take_off_the_list(repository, &loss)?;
     Ok(report)
 }
 
@@ -102,6 +102,38 @@ fn expect_listed(repository: &Repository, wanted: &[ObjectName]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+impl PacksReport {
+    fn count(&mut self, loss: &Loss<'_>) {
+        self.found_chunks = loss.found.len() as u64;
+        self.lost_chunks = loss.lost.len() as u64 + self.found_chunks;
+        self.replaced = loss.replaced.iter().copied().collect();
+    }
+}
+
+/// Finds out what is lost for good, and what of it the other repository has: first what is damaged
+/// itself, then the deltas that were made against the rest of that.
+fn find_elsewhere(
+    loss: &mut Loss<'_>,
+    options: &PacksOptions<'_>,
+    progress: &Progress,
+    give: from::Give<'_>,
+) -> Result<()> {
+    let Some(other) = options.from else { return loss.close() };
+    let repository = loss.repository;
+    let mut asked = HashSet::new();
+    loss.begin();
+    loop {
+        let wanted: HashSet<_> = loss.lost.difference(&asked).copied().collect();
+        if wanted.is_empty() {
+            return loss.close();
+        }
+        let found = from::fetch(repository, other, &wanted, progress, give)?;
+        loss.found.extend(found);
+        asked.extend(wanted);
+        loss.close()?;
+    }
 }
 
 /// Reads packs; mends those that have parity for it. Returns those that stay damaged.
@@ -121,17 +153,14 @@ fn find_damaged(
         if progress.is_interrupted() {
             return Err(Error::Interrupted);
         }
-        let outcome = match parity::mend_in_place(repository, name, options.dry_run) {
-            // A store that cannot replace what it has: what is good is saved all the same.
-            Err(error @ Error::Store(_)) if !options.dry_run => Err(error.to_string()),
-            other => other?,
-        };
+        // Whether the store answers at all is not for this to judge: its errors end the run.
+        let outcome = mend_in_place(repository, name, options.dry_run)?;
         Progress::add(&progress.done_bytes, *size);
         let mut found = found.lock().expect("no panics here");
         match outcome {
-            Ok(true) => found.0.push(*name),
-            Ok(false) => {}
-            Err(why) => found.1.push((*name, why)),
+            InPlace::Mended(_) => found.0.push(*name),
+            InPlace::Sound(_) => {}
+            InPlace::Damaged(why) => found.1.push((*name, why)),
         }
         Ok(())
     })?;
@@ -145,30 +174,28 @@ fn find_damaged(
     Ok(damaged.into_iter().map(|(name, _)| name).collect())
 }
 
-/// Writes what is good of the packs that leave, and what the other repository has of the rest.
+/// Writes what the other repository has of what is lost, and what is good of the packs that leave.
 fn save(
-    repository: &Repository,
-    loss: &Loss<'_>,
+    loss: &mut Loss<'_>,
     options: &PacksOptions<'_>,
     progress: &Progress,
     report: &mut PacksReport,
 ) -> Result<()> {
+    let repository = loss.repository;
     let writer = BlobWriter::new(repository, false);
     let saved = thread::scope(|scope| {
         let storer = scope.spawn(|| writer.store_packs());
         let saved = (|| {
+            let mut encoder = Encoder::new()?;
+            find_elsewhere(loss, options, progress, &mut |id, bytes| {
+                writer.add(BlobKind::Data, encoder.encode(id, bytes)?)
+            })?;
             for name in &loss.replaced {
                 if progress.is_interrupted() {
                     return Err(Error::Interrupted);
                 }
                 save_pack(repository, loss, name, &writer, report)?;
             }
-            let Some(other) = options.from else { return Ok(()) };
-            let mut encoder = Encoder::new()?;
-            let found = from::fetch(repository, other, &loss.lost, progress, &mut |id, bytes| {
-                writer.add(BlobKind::Data, encoder.encode(id, bytes)?)
-            })?;
-            report.found_chunks = found.len() as u64;
             Ok(())
         })();
         let closed = writer.close();
@@ -258,16 +285,13 @@ impl Encoder {
     }
 }
 
-/// Writes idx objects without these packs and condemns the packs, in one entry.
-fn take_off_the_list(
-    repository: &Repository,
-    packs: &BTreeSet<ObjectName>,
-    is_lossy: bool,
-) -> Result<()> {
+/// Writes idx objects without the packs that leave and condemns those, in one entry. Condemned packs
+/// that hold what stands nowhere else are live again in the same.
+fn take_off_the_list(repository: &Repository, loss: &Loss<'_>) -> Result<()> {
     let committed = repository.commit(&mut || {
         let index = repository.index();
         let mut going = BTreeSet::new();
-        for name in packs {
+        for name in &loss.replaced {
             // A prune may have been faster.
             if index.pack(name)?.is_some() && index.fate(name) != Some(Fate::Dead) {
                 going.insert(*name);
@@ -277,9 +301,20 @@ fn take_off_the_list(
             return Err(Error::Interrupted);
         }
         let mut entry = LogEntry::new(EntryKind::Gc);
+        for name in loss.rescued.difference(&loss.replaced) {
+            match index.fate(name) {
+                None => {}
+                Some(Fate::Condemned) => entry.rescue.push(*name),
+                Some(Fate::Dead) => {
+                    let text =
+                        "a prune removed what was to be saved; run 'restow repair packs' again";
+                    return Err(Error::Conflict(text.into()));
+                }
+            }
+        }
         (entry.index_add, entry.index_remove) = repository.indexes_without(&going)?;
         entry.condemn = going.into_iter().collect();
-        entry.was_repaired = is_lossy;
+        entry.was_repaired = !loss.lost.is_empty();
         Ok(entry)
     });
     match committed {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Finding;
 use crate::error::{Error, Result};
 use crate::format::index::IndexedPack;
-use crate::format::parity::{encode, is_whole};
+use crate::format::parity::{encode, is_of};
 use crate::format::{pack, paths};
 use crate::id::ObjectName;
 use crate::index::Fate;
@@ -20,21 +20,28 @@ use crate::repository::Repository;
 use crate::repository::parity::Mended;
 use crate::store::StoreError;
 
-/// Mends a pack in its place where that can be done; whether it was, or would be with `dry_run`.
-pub fn mend_in_place(
-    repository: &Repository,
-    name: &ObjectName,
-    dry_run: bool,
-) -> Result<Result<bool, String>> {
-    match repository.mend_pack(name)? {
-        Mended::Sound => Ok(Ok(false)),
-        Mended::Impossible(why) => Ok(Err(why)),
-        Mended::Bytes(_) if dry_run => Ok(Ok(true)),
-        Mended::Bytes(bytes) => {
-            repository.store().replace(&paths::pack(name), &bytes)?;
-            Ok(Ok(true))
-        }
-    }
+/// What became of a pack.
+pub enum InPlace {
+    /// It was sound; its bytes.
+    Sound(Vec<u8>),
+    /// It was mended, or can be; its bytes.
+    Mended(Vec<u8>),
+    /// It stays damaged, and why.
+    Damaged(String),
+}
+
+/// Mends a pack in its place where that can be done; with `dry_run`, only finds out. Where the store
+/// cannot replace what it has, that is why it stays damaged.
+pub fn mend_in_place(repository: &Repository, name: &ObjectName, dry_run: bool) -> Result<InPlace> {
+    Ok(match repository.mend_pack(name)? {
+        Mended::Sound(bytes) => InPlace::Sound(bytes),
+        Mended::Impossible(why) => InPlace::Damaged(why),
+        Mended::Bytes(bytes) if dry_run => InPlace::Mended(bytes),
+        Mended::Bytes(bytes) => match repository.store().replace(&paths::pack(name), &bytes) {
+            Ok(()) => InPlace::Mended(bytes),
+            Err(error) => InPlace::Damaged(error.to_string()),
+        },
+    })
 }
 
 /// The directory of a pack that can only be read after it was mended; the pack is.
@@ -94,15 +101,17 @@ pub fn run(
         }
         let outcome = mend_in_place(repository, name, dry_run)?;
         let renewed = match &outcome {
-            Ok(_) => renew(repository, name, dry_run)?,
-            Err(_) => false,
+            InPlace::Sound(bytes) | InPlace::Mended(bytes) => {
+                renew(repository, name, bytes, dry_run)?
+            }
+            InPlace::Damaged(_) => false,
         };
         Progress::add(&progress.done_bytes, *size);
         let mut report = report.lock().expect("no panics here");
         match outcome {
-            Ok(true) => report.mended.push(*name),
-            Ok(false) => {}
-            Err(why) => report.findings.push(Finding::new(paths::pack(name), why)),
+            InPlace::Mended(_) => report.mended.push(*name),
+            InPlace::Sound(_) => {}
+            InPlace::Damaged(why) => report.findings.push(Finding::new(paths::pack(name), why)),
         }
         if renewed {
             report.renewed.push(*name);
@@ -116,8 +125,9 @@ pub fn run(
     Ok(report)
 }
 
-/// Makes the parity of a sound pack again where it is missing or damaged.
-fn renew(repository: &Repository, name: &ObjectName, dry_run: bool) -> Result<bool> {
+/// Makes the parity of a pack again, whose true bytes these are, where it is missing, damaged or that
+/// of another pack.
+fn renew(repository: &Repository, name: &ObjectName, bytes: &[u8], dry_run: bool) -> Result<bool> {
     let parts = repository.config().parity;
     if parts == 0 {
         return Ok(false);
@@ -125,23 +135,19 @@ fn renew(repository: &Repository, name: &ObjectName, dry_run: bool) -> Result<bo
     let path = paths::parity(name);
     let store = repository.store();
     let found = match store.get(&path) {
-        Ok(parity) if is_whole(&parity) => return Ok(false),
-        Ok(_) | Err(StoreError::Failed { .. }) => true,
+        Ok(parity) if is_of(&parity, bytes) => return Ok(false),
+        Ok(_) => true,
         Err(StoreError::NotFound { .. }) => false,
+        Err(error) if error.is_loss() => true,
         Err(error) => return Err(error.into()),
     };
     if dry_run {
         return Ok(true);
     }
-    let bytes = store.get(&paths::pack(name))?;
-    if ObjectName::of(&bytes) != *name {
-        return Ok(false);
-    }
-    let parity = encode(&bytes, parts);
     if found {
-        store.replace(&path, &parity)?;
+        store.replace(&path, &encode(bytes, parts))?;
     } else {
-        repository.put_parity(name, &bytes)?;
+        repository.put_parity(name, bytes)?;
     }
     Ok(true)
 }

@@ -172,13 +172,16 @@ impl<'a> Mender<'a> {
         if lost.is_empty() {
             return Ok(None);
         }
+        // It counts as incomplete where snapshots are chosen to be kept.
+        new.problems += lost.len() as u64;
         let is_empty = new.streams.is_empty() && self.left == 0;
         let mut repaired =
             Repaired { old: named.name, new: None, lost, is_empty, forgotten: false };
         if dry_run || is_empty {
             return Ok(Some(repaired));
         }
-        new.original = old.original.or(Some(named.name));
+        // Not the same snapshot: a copy may still bring the whole one back.
+        (new.original, new.origin, new.repaired_from) = (None, None, Some(named.name));
         if !new.tags.iter().any(|tag| tag == TAG) {
             new.tags.push(TAG.to_owned());
         }
@@ -219,7 +222,7 @@ impl<'a> Mender<'a> {
             match run {
                 Ok(run) if self.can_read(run.id.key())? => {}
                 Ok(_) => return Ok(false),
-                Err(error) if error.is_object_damage() => return Ok(false),
+                Err(error) if error.is_certain_damage() => return Ok(false),
                 Err(error) => return Err(error),
             }
         }
@@ -305,7 +308,7 @@ impl<'a> Mender<'a> {
         for entry in TreeReader::new(&self.reader, root) {
             match entry {
                 Ok(entry) => kept.push(entry),
-                Err(error) if error.is_object_damage() => is_cut = true,
+                Err(error) if error.is_certain_damage() => is_cut = true,
                 Err(error) => return Err(error),
             }
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::keys::{NamedSlot, read_slots};
+use super::numbers::FAR;
 use super::open::{Unlocked, newest, open_index, open_slot};
 use super::remains::{Memory, Remains};
 use super::{Environment, InitOptions, Repository};
@@ -23,8 +24,6 @@ use crate::store::{Store, StoreError};
 
 /// Parity objects that are looked at to see how much of it there was.
 const SAMPLE: usize = 16;
-/// Most missing entries that are replaced by ones that say nothing.
-const MAX_HOLES: usize = 1024;
 
 /// A repository that is open for repair.
 pub struct Damaged {
@@ -85,6 +84,8 @@ impl Damaged {
     /// hole can take it for the end of the log. Whether there were any. Where the entry is missing that
     /// began an epoch of keys, the one in its place is encrypted with those keys, which proves the same.
     pub fn fill_holes(&self) -> Result<bool> {
+        // Before anything is written: a log without a place for the repair stays as it is.
+        self.next_number()?;
         let repository = &self.repository;
         let missing = &self.remains.missing;
         let is_missing = |number: &u64| {
@@ -95,7 +96,7 @@ impl Damaged {
         let epochs = repository.keys.epochs().into_iter().filter(|n| (1..=current).contains(n));
         let mut holes: BTreeSet<u64> = epochs.map(u64::from).filter(is_missing).collect();
         let others = missing.iter().flat_map(|(first, last)| *first..=*last);
-        holes.extend(others.take(MAX_HOLES));
+        holes.extend(others.take(FAR as usize));
         for number in &holes {
             let keys = repository.keys.copy();
             if let Ok(epoch) = u32::try_from(*number) {
@@ -114,9 +115,7 @@ impl Damaged {
     /// Writes a repair after everything that stands in the log. `false` where somebody else was
     /// faster: the state has to be made again.
     pub fn commit(&self, mut entry: LogEntry) -> Result<bool> {
-        let last = self.remains.last;
-        let too_far = || Error::Conflict("the commit log has no number left".into());
-        let number = last.map_or(Some(0), |last| last.checked_add(1)).ok_or_else(too_far)?;
+        let (last, number) = (self.remains.last, self.next_number()?);
         let store = self.repository.store();
         let before = last.and_then(|last| store.get(&paths::log(last)).ok());
         entry.previous = before.map_or([0; 32], |bytes| *blake3::hash(&bytes).as_bytes());
@@ -128,6 +127,12 @@ impl Damaged {
         self.stamp(&mut entry);
         let repository = &self.repository;
         repository.put_entry(number, &repository.seal_entry(&repository.keys, number, &entry)?)
+    }
+
+    /// The number of the repair.
+    fn next_number(&self) -> Result<u64> {
+        let too_far = || Error::Conflict("the commit log has no number left".into());
+        self.remains.last.map_or(Some(0), |last| last.checked_add(1)).ok_or_else(too_far)
     }
 
     fn stamp(&self, entry: &mut LogEntry) {
@@ -230,7 +235,7 @@ fn is_used(store: &dyn Store, keys: &KeyRing, epoch: Option<u32>) -> bool {
 }
 
 fn is_config_loss(error: &Error) -> bool {
-    error.is_object_damage() || matches!(error, Error::NoRepository { .. })
+    error.is_certain_damage() || matches!(error, Error::NoRepository { .. })
 }
 
 fn read_config(store: &dyn Store, keys: &KeyRing) -> Result<Config> {

@@ -13,7 +13,6 @@ use crate::format::log::{EntryKind, LogEntry};
 use crate::format::paths;
 use crate::id::ObjectName;
 use crate::index::{Change, Fate, Fetched, IndexError, Position};
-use crate::store::Store;
 
 /// A whole state is written after this many entries, so that opening without a local index reads
 /// few of them.
@@ -52,30 +51,6 @@ impl Repository {
     pub(crate) fn has_moved(&self) -> bool {
         let before = self.index.position();
         matches!((before, self.sync()), (Ok(before), Ok(now)) if before != Some(now))
-    }
-
-    /// Makes sure that the log ends where it seems to: an entry that was lost must not be taken for
-    /// the end, or the next commit would take its place.
-    pub(super) fn expect_head(&self) -> Result<()> {
-        let Some(head) = self.index.position()? else { return Ok(()) };
-        let later = self.store.list_after(paths::LOG, &paths::log(head.number))?;
-        let newest = later.iter().filter_map(|object| paths::log_number(&object.path)).max();
-        let Some(newest) = newest else { return Ok(()) };
-        // Others may have committed since.
-        let head = self.sync()?;
-        if newest <= head.number {
-            return Ok(());
-        }
-        Err(Error::missing_object(&paths::log(head.number + 1)))
-    }
-
-    /// Numbers of the log entries that the store lists, in order.
-    pub fn log_numbers(&self) -> Result<Vec<u64>> {
-        let listed = self.store.list(paths::LOG)?;
-        let mut numbers: Vec<u64> =
-            listed.iter().filter_map(|object| paths::log_number(&object.path)).collect();
-        numbers.sort_unstable();
-        Ok(numbers)
     }
 
     /// Changes the state of the repository. `propose` makes the entry from the index, which stands
@@ -400,6 +375,25 @@ impl Repository {
         entry.snapshot_add = self.index.snapshot_names()?;
         entry.condemn = self.index.condemned();
         entry.dead = self.index.dead();
+        entry.unread = self.unread_snapshots()?;
         Ok(entry)
+    }
+
+    /// Snapshots that nobody forgot and whose manifests a repair could not read, as of the newest state.
+    pub fn unread_snapshots(&self) -> Result<Vec<ObjectName>> {
+        let Some(head) = self.index.position()? else { return Ok(Vec::new()) };
+        if !self.index.was_repaired()? {
+            return Ok(Vec::new());
+        }
+        let mut settled = HashSet::new();
+        for number in (0..=head.number).rev() {
+            let Some(StoredEntry { mut entry, .. }) = self.read_entry(number)? else { break };
+            settled.extend(entry.snapshot_add.iter().chain(&entry.snapshot_remove).copied());
+            if entry.is_state() {
+                entry.unread.retain(|name| !settled.contains(name));
+                return Ok(entry.unread);
+            }
+        }
+        Ok(Vec::new())
     }
 }

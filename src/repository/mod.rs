@@ -9,6 +9,7 @@ pub mod damaged;
 mod entry;
 pub mod keys;
 mod log;
+mod numbers;
 mod objects;
 mod open;
 mod own;

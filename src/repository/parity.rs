@@ -11,8 +11,8 @@ use crate::store::StoreError;
 pub enum Mended {
     /// Its bytes as they were.
     Bytes(Vec<u8>),
-    /// It is as it was.
-    Sound,
+    /// It is as it was, these bytes.
+    Sound(Vec<u8>),
     /// There is no way, and why.
     Impossible(String),
 }
@@ -23,19 +23,19 @@ impl Repository {
         let damaged = match self.store().get(&paths::pack(name)) {
             Ok(bytes) => bytes,
             Err(StoreError::NotFound { .. }) => return Ok(Mended::Impossible("it is gone".into())),
-            Err(StoreError::Failed { .. }) => read_around(self, name),
+            Err(error) if error.is_loss() => read_around(self, name)?,
             Err(error) => return Err(error.into()),
         };
         if ObjectName::of(&damaged) == *name {
-            return Ok(Mended::Sound);
+            return Ok(Mended::Sound(damaged));
         }
         let stored = match self.store().get(&paths::parity(name)) {
             Ok(stored) => stored,
             Err(StoreError::NotFound { .. }) => {
                 return Ok(Mended::Impossible("it has no parity".into()));
             }
-            Err(StoreError::Failed { source, .. }) => {
-                return Ok(Mended::Impossible(format!("its parity cannot be read: {source}")));
+            Err(error) if error.is_loss() => {
+                return Ok(Mended::Impossible(format!("its parity cannot be read: {error}")));
             }
             Err(error) => return Err(error.into()),
         };
@@ -48,15 +48,18 @@ impl Repository {
 }
 
 /// The readable blocks of a pack that a disk cannot read as a whole, zeros for the others.
-fn read_around(repository: &Repository, name: &ObjectName) -> Vec<u8> {
+fn read_around(repository: &Repository, name: &ObjectName) -> Result<Vec<u8>> {
     const STEP: usize = 4096;
     let path = paths::pack(name);
-    let size = repository.store().head(&path).unwrap_or(0);
+    let size = repository.store().head(&path)?;
     let mut bytes = Vec::new();
     for offset in (0..size).step_by(STEP) {
         let length = STEP.min((size - offset) as usize);
-        let read = repository.store().get_range(&path, offset, length);
-        bytes.extend(read.unwrap_or_else(|_| vec![0; length]));
+        match repository.store().get_range(&path, offset, length) {
+            Ok(block) => bytes.extend(block),
+            Err(error) if error.is_loss() => bytes.resize(bytes.len() + length, 0),
+            Err(error) => return Err(error.into()),
+        }
     }
-    bytes
+    Ok(bytes)
 }

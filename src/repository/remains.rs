@@ -48,6 +48,10 @@ pub struct Remains {
     pub condemned: BTreeSet<ObjectName>,
     /// What is dead.
     pub dead: BTreeSet<ObjectName>,
+    /// Packs that a repair took off the list because they were not there.
+    pub taken_off: BTreeSet<ObjectName>,
+    /// Snapshots whose manifests an earlier repair could not read. They stand as live ones.
+    pub unread: BTreeSet<ObjectName>,
     /// Key slots that were removed.
     pub slots_removed: BTreeSet<String>,
     /// The keys of epochs before this one were destroyed.
@@ -122,7 +126,7 @@ impl Repository {
                     reading.unreadable(number, self.entry_hash(number)?.map(|(hash, _)| hash));
                 }
                 Ok(None) => reading.lose(number, Error::missing_object(&paths::log(number))),
-                Err(error) if error.is_object_damage() => reading.lose(number, error),
+                Err(error) if error.is_certain_damage() => reading.lose(number, error),
                 Err(error) => return Err(error),
             }
         }
@@ -149,6 +153,8 @@ impl Reading {
                 snapshots: BTreeMap::new(),
                 condemned: BTreeSet::new(),
                 dead: BTreeSet::new(),
+                taken_off: BTreeSet::new(),
+                unread: BTreeSet::new(),
                 slots_removed: BTreeSet::new(),
                 oldest_epoch: 0,
                 config: None,
@@ -221,7 +227,9 @@ impl Reading {
         if is_same == Some(true) && self.remains.is_whole {
             return Ok(());
         }
-        let state = memory.state()?;
+        let mut state = memory.state()?;
+        // It knows nothing of these.
+        state.unread = self.remains.unread.iter().copied().collect();
         if is_same == Some(false) {
             // Another history: what it knows of is there to be found, no more.
             self.remains.is_rolled_back = true;
@@ -265,8 +273,18 @@ impl Remains {
             for known in [&mut self.indexes, &mut self.snapshots] {
                 known.values_mut().for_each(|standing| *standing = Standing::Removed);
             }
+            let mut missing: BTreeSet<_> = entry.condemn.iter().copied().collect();
+            self.taken_off.retain(|name| missing.contains(name));
+            if entry.kind == EntryKind::Repair {
+                missing.retain(|name| !self.condemned.contains(name));
+                self.taken_off.append(&mut missing);
+            }
             self.condemned.clear();
+            self.unread = entry.unread.iter().copied().collect();
+            self.snapshots.extend(entry.unread.iter().map(|name| (*name, Standing::Live)));
         }
+        let settled = entry.snapshot_add.iter().chain(&entry.snapshot_remove);
+        settled.for_each(|name| _ = self.unread.remove(name));
         for (known, added, removed) in [
             (&mut self.indexes, &entry.index_add, &entry.index_remove),
             (&mut self.snapshots, &entry.snapshot_add, &entry.snapshot_remove),
@@ -279,7 +297,10 @@ impl Remains {
         self.slots_removed.extend(entry.slots_removed.iter().cloned());
         self.oldest_epoch = self.oldest_epoch.max(entry.oldest_epoch);
         let settled = entry.rescue.iter().chain(&entry.dead);
-        settled.for_each(|name| _ = self.condemned.remove(name));
+        settled.for_each(|name| {
+            self.condemned.remove(name);
+            self.taken_off.remove(name);
+        });
     }
 
     /// Whether the log says that an object of one kind counts. What it does not know counts where

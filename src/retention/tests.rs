@@ -18,6 +18,7 @@ fn snapshot(time: Timestamp, tags: &[&str]) -> NamedSnapshot {
         parent: None,
         original: None,
         origin: None,
+        repaired_from: None,
         held: false,
         sealed: false,
         problems: 0,

@@ -88,14 +88,6 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether this says that an object is damaged: a disk that cannot read it any more, or bytes that
-    /// end too soon. A server that does not answer, refuses, or says odd things has lost nothing.
-    pub fn is_damage(&self) -> bool {
-        let Self::Failed { action: "read", source, .. } = self else { return false };
-        matches!(source.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
-            || source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
-    }
-
     /// Whether this may be otherwise in a while: a line that broke, a server that is busy.
     pub fn passes(&self) -> bool {
         match self {
@@ -112,6 +104,22 @@ impl StoreError {
                     | io::ErrorKind::HostUnreachable
                     | io::ErrorKind::NetworkUnreachable
             ),
+            _ => false,
+        }
+    }
+
+    /// Whether the store answers, and says that the bytes are gone: no such object, a disk that cannot
+    /// read it, an object that ends too early. Nothing else may be taken for a loss.
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Self::NotFound { .. } => true,
+            Self::Failed { action: "read", source, .. } => {
+                use rustix::io::Errno;
+                // Besides a bad sector what file systems call a checksum that does not match.
+                let lost = [Errno::IO, Errno::BADMSG, Errno::UCLEAN].map(|it| it.raw_os_error());
+                source.kind() == io::ErrorKind::UnexpectedEof
+                    || source.raw_os_error().is_some_and(|found| lost.contains(&found))
+            }
             _ => false,
         }
     }

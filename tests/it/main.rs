@@ -22,6 +22,7 @@ mod observe;
 mod postgres;
 mod prune;
 mod repair;
+mod repair_limits;
 mod restore;
 mod salvage;
 mod schedule;

@@ -29,27 +29,27 @@ use restow::store::record::{Call, RecordingStore};
 use crate::files::{back_up_files, picture};
 use crate::support::*;
 
-fn mend_index_with(store: Arc<dyn Store>, options: IndexOptions) -> Result<IndexReport> {
+pub fn mend_index_with(store: Arc<dyn Store>, options: IndexOptions) -> Result<IndexReport> {
     let environment = environment(Arc::new(restow::entropy::OsEntropy));
     repair_index(store, &secret(), environment, options, &Progress::default())
 }
 
-fn mend_index(store: Arc<dyn Store>) -> Result<IndexReport> {
+pub fn mend_index(store: Arc<dyn Store>) -> Result<IndexReport> {
     mend_index_with(store, IndexOptions::default())
 }
 
-fn mend_packs(repository: &Repository) -> Result<PacksReport> {
+pub fn mend_packs(repository: &Repository) -> Result<PacksReport> {
     repair_packs(repository, &PacksOptions::default(), &Progress::default())
 }
 
-fn mend_snapshots(repository: &Repository, forget: bool) -> Result<SnapshotsReport> {
+pub fn mend_snapshots(repository: &Repository, forget: bool) -> Result<SnapshotsReport> {
     let all = repository.snapshots(&Filter::default())?;
     let options = SnapshotsOptions { dry_run: false, forget };
     repair_snapshots(repository, &all, options, &Progress::default())
 }
 
 /// All repairs one after the other, as somebody would who has lost something.
-fn mend_all(store: &Arc<MemoryStore>) -> Result<()> {
+pub fn mend_all(store: &Arc<MemoryStore>) -> Result<()> {
     mend_index(store.clone())?;
     let repository = open(store.clone())?;
     mend_packs(&repository)?;
@@ -57,16 +57,16 @@ fn mend_all(store: &Arc<MemoryStore>) -> Result<()> {
     Ok(())
 }
 
-fn full_check(store: &Arc<MemoryStore>) -> CheckReport {
+pub fn full_check(store: &Arc<MemoryStore>) -> CheckReport {
     check(&open(store.clone()).unwrap(), ReadData::All, &Progress::default()).unwrap()
 }
 
-fn assert_clean(store: &Arc<MemoryStore>, what: &str) {
+pub fn assert_clean(store: &Arc<MemoryStore>, what: &str) {
     let report = full_check(store);
     assert!(report.problems.is_empty(), "{what}: {:?}", report.problems);
 }
 
-fn days_held(store: &Arc<MemoryStore>) -> BTreeSet<Vec<u8>> {
+pub fn days_held(store: &Arc<MemoryStore>) -> BTreeSet<Vec<u8>> {
     contents(&open(store.clone()).unwrap()).unwrap().into_values().collect()
 }
 
@@ -628,7 +628,7 @@ fn restore(repository: &Repository, tree: restow::id::ChunkId, target: &std::pat
 }
 
 /// A repository with parity whose packs have a few dozen blocks.
-fn with_parity(parts: u16) -> (Arc<MemoryStore>, Vec<Vec<u8>>) {
+pub fn with_parity(parts: u16) -> (Arc<MemoryStore>, Vec<Vec<u8>>) {
     let store = Arc::new(MemoryStore::new());
     let options = InitOptions { parity: parts, data_pack_bytes: 200 << 10, ..small() };
     let environment = environment(Arc::new(restow::entropy::OsEntropy));
@@ -640,7 +640,7 @@ fn with_parity(parts: u16) -> (Arc<MemoryStore>, Vec<Vec<u8>>) {
     (store, days)
 }
 
-fn mend_rot(store: &Arc<MemoryStore>) -> parity::ParityReport {
+pub fn mend_rot(store: &Arc<MemoryStore>) -> parity::ParityReport {
     parity::run(&open(store.clone()).unwrap(), &[], false, &Progress::default()).unwrap()
 }
 
@@ -833,7 +833,9 @@ fn the_program_repairs() {
     let said = program.run(&["repair", "packs", "--all-damaged"], b"");
     assert_eq!(said.status.code(), Some(1), "{}", text(&said.stderr));
     assert!(text(&said.stderr).contains("repair snapshots"), "{}", text(&said.stderr));
-    program.ok(&["repair", "snapshots", "--forget"], b"");
+    let said = program.run(&["-q", "repair", "snapshots", "--forget"], b"");
+    assert_eq!(said.status.code(), Some(1));
+    assert!(text(&said.stderr).contains("has lost"), "{}", text(&said.stderr));
     program.ok(&["check", "--read-data"], b"");
     program.backup("a", &days[2]);
     assert_eq!(program.ok(&["dump", "latest"], b""), days[2]);

@@ -49,6 +49,9 @@ pub struct HowArgs {
     /// Write nothing anew after so long; the next prune goes on
     #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "Prune")]
     time_limit: Option<Duration>,
+    /// Forget the snapshots whose manifests a repair could not read
+    #[arg(long, help_heading = "Prune")]
+    forget_unread: bool,
 }
 
 impl HowArgs {
@@ -66,6 +69,7 @@ impl HowArgs {
             grace: self.grace,
             time_limit: self.time_limit,
             allow_empty,
+            forget_unread: self.forget_unread,
             ignored,
         }
     }

@@ -52,6 +52,9 @@ struct IndexArgs {
     /// entries lost at its end
     #[arg(long)]
     all: bool,
+    /// Go on though not one pack of those on the list is there
+    #[arg(long)]
+    allow_empty: bool,
 }
 
 #[derive(Args)]
@@ -147,7 +150,8 @@ fn repair_index(global: &Global, args: &IndexArgs) -> Result<u8> {
         false => Arc::new(global.store()?),
     };
     let secret = global.secret(false)?;
-    let options = IndexOptions { dry_run: args.dry_run, all: args.all };
+    let IndexArgs { dry_run, all, allow_empty } = *args;
+    let options = IndexOptions { dry_run, all, allow_empty };
     let environment = global.environment()?;
     let report = index::run(store, &secret, environment, options, &interrupt::progress())?;
     if global.json {
@@ -155,7 +159,23 @@ fn repair_index(global: &Global, args: &IndexArgs) -> Result<u8> {
     } else if !global.quiet {
         print_index(&report, args.dry_run)?;
     }
-    Ok(0)
+    let losses = [
+        (report.missing_packs, "packs are missing"),
+        (report.unreadable_packs, "packs cannot be listed"),
+        (report.lost_snapshots, "snapshots cannot be read"),
+    ];
+    let losses = losses.into_iter().filter(|(count, _)| *count > 0);
+    Ok(tell_losses(losses.map(|(count, what)| format!("{count} {what}"))))
+}
+
+/// Says what is lost however quiet it should be; the exit code.
+fn tell_losses(losses: impl Iterator<Item = String>) -> u8 {
+    let mut code = 0;
+    for loss in losses {
+        eprintln!("warning: {loss}");
+        code = 1;
+    }
+    code
 }
 
 fn print_index(report: &IndexReport, dry_run: bool) -> Result<()> {
@@ -297,7 +317,13 @@ fn repair_snapshots(global: &Global, args: &SnapshotsArgs) -> Result<u8> {
     } else if !global.quiet {
         print_snapshots(&report, args)?;
     }
-    Ok(0)
+    Ok(tell_losses(report.repaired.iter().map(|repaired| {
+        format!(
+            "snapshot {} has lost {} streams or files",
+            repaired.old.short(),
+            repaired.lost.len()
+        )
+    })))
 }
 
 fn print_snapshots(report: &SnapshotsReport, args: &SnapshotsArgs) -> Result<()> {

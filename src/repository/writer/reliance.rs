@@ -67,7 +67,8 @@ impl BlobWriter<'_> {
             let packs = self.relied.lock().expect("no panics here");
             relied.extend(packs.iter().map(|name| (paths::pack(name), *name)));
         } else {
-            rescue.extend(self.walk(packs, snapshot)?);
+            let walked = self.walk(packs, snapshot);
+            rescue.extend(walked.map_err(|error| self.explain(error))?);
         }
         // A prune may have taken what is on its way for left behind.
         let own =
@@ -87,6 +88,18 @@ impl BlobWriter<'_> {
         }
         add.rescue = rescue.into_iter().collect();
         Ok(add)
+    }
+
+    /// Where no prune was at work since this writer began, what is not there was lost before: to run
+    /// again would not help.
+    fn explain(&self, error: Error) -> Error {
+        let index = self.repository.index();
+        let was_lost_before =
+            index.turns().fates <= self.began && index.was_repaired().unwrap_or(false);
+        match error {
+            Error::Pruned { what } if was_lost_before => Error::Missing { what },
+            other => other,
+        }
     }
 
     /// Condemned packs that these packs and this snapshot need; fails where they need dead ones.
