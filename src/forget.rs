@@ -56,16 +56,35 @@ fn keep_last_of_paths(live: &[NamedSnapshot], groups: &mut [GroupVerdict]) {
         verdicts.filter(|verdict| !verdict.is_kept()).map(|verdict| verdict.name).collect();
     let (removed, kept): (Vec<_>, Vec<_>) =
         live.iter().partition(|named| going.contains(&named.name));
-    let left: BTreeSet<GroupKey> = kept.into_iter().map(paths_of).collect();
-    // Oldest first: the newest is what is left in the map.
-    let last: BTreeMap<GroupKey, ObjectName> =
-        removed.into_iter().map(|named| (paths_of(named), named.name)).collect();
-    let last: HashSet<ObjectName> =
-        last.into_iter().filter(|(key, _)| !left.contains(key)).map(|(_, name)| name).collect();
+    let last: HashSet<ObjectName> = last_of_paths(removed, kept).map(|named| named.name).collect();
     let verdicts = groups.iter_mut().flat_map(|group| &mut group.verdicts);
     for verdict in verdicts.filter(|verdict| last.contains(&verdict.name)) {
         verdict.reasons.push(LAST_OF_PATHS.to_owned());
     }
+}
+
+/// Of what goes, for each host's paths of which no complete snapshot stays, the newest complete one; and
+/// where there is none and nothing else stays, the newest. Oldest come first.
+fn last_of_paths<'a>(
+    removed: impl IntoIterator<Item = &'a NamedSnapshot>,
+    kept: impl IntoIterator<Item = &'a NamedSnapshot>,
+) -> impl Iterator<Item = &'a NamedSnapshot> {
+    let is_complete = |named: &NamedSnapshot| named.snapshot.problems == 0;
+    let left: BTreeSet<(GroupKey, bool)> =
+        kept.into_iter().map(|named| (paths_of(named), is_complete(named))).collect();
+    let mut last: BTreeMap<GroupKey, &NamedSnapshot> = BTreeMap::new();
+    for named in removed {
+        let key = paths_of(named);
+        let is_worse = |before: &&NamedSnapshot| is_complete(before) && !is_complete(named);
+        if !last.get(&key).is_some_and(is_worse) {
+            last.insert(key, named);
+        }
+    }
+    last.into_iter().filter_map(move |(key, named)| {
+        let stays = |complete| left.contains(&(key.clone(), complete));
+        let is_needed = !stays(true) && (is_complete(named) || !stays(false));
+        is_needed.then_some(named)
+    })
 }
 
 /// Forgets snapshots, all in one step. What another run forgot meanwhile is passed over. Held ones
@@ -125,18 +144,17 @@ fn refuse(removed: &[NamedSnapshot], kept: &[NamedSnapshot], allow_empty: bool) 
     if allow_empty {
         return Ok(());
     }
-    let left: BTreeSet<GroupKey> = kept.iter().map(paths_of).collect();
-    let mut gone = BTreeMap::new();
-    for named in removed {
-        gone.entry(paths_of(named)).or_insert(named);
-    }
-    match gone.iter().find(|(key, _)| !left.contains(key)) {
+    match last_of_paths(removed, kept).next() {
         None => Ok(()),
-        Some((key, named)) => Err(Error::Conflict(format!(
-            "no snapshot of {} on {} would be left after {}; --allow-empty permits it",
-            key.paths.join(" "),
-            key.host,
-            named.name.short()
-        ))),
+        Some(named) => {
+            let key = paths_of(named);
+            let complete = if named.snapshot.problems == 0 { "complete " } else { "" };
+            Err(Error::Conflict(format!(
+                "no {complete}snapshot of {} on {} would be left after {}; --allow-empty permits it",
+                key.paths.join(" "),
+                key.host,
+                named.name.short()
+            )))
+        }
     }
 }

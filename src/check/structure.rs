@@ -237,6 +237,9 @@ pub fn snapshots(
     findings: &mut Findings,
     report: &mut CheckReport,
 ) -> Result<()> {
+    for name in repository.unread_snapshots()? {
+        findings.add(paths::snapshot(&name), "could not be read when the log was repaired");
+    }
     for (name, snapshot) in repository.index().snapshots()? {
         report.snapshots += 1;
         if let Err(error) = repository.load_snapshot(&name) {

@@ -88,7 +88,8 @@ pub fn run(
     let mut damaged = Damaged::open(store, secret, environment)?;
     let is_rolled_back = damaged.remains.is_rolled_back;
     for _ in 0..ATTEMPTS {
-        if !options.dry_run && damaged.fill_holes()? {
+        // One that is filled may make holes of the numbers before it.
+        while !options.dry_run && damaged.fill_holes()? {
             damaged.look_again()?;
         }
         let mut rebuild = Rebuild::new(&damaged, options, progress)?;

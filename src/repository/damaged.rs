@@ -99,7 +99,8 @@ impl Damaged {
         holes.extend(others.take(FAR as usize));
         for number in &holes {
             let keys = repository.keys.copy();
-            if let Ok(epoch) = u32::try_from(*number) {
+            // Not an epoch that only an interrupted rotation knows: it would begin now.
+            if let Some(epoch) = u32::try_from(*number).ok().filter(|epoch| *epoch <= current) {
                 keys.switch_to(epoch);
             }
             let mut noop = LogEntry::new(EntryKind::Noop);

@@ -95,9 +95,6 @@ pub(super) fn begins(
         return Ok(true);
     };
     let Some(Proofs { entry, next, .. }) = Proofs::split(&plain) else { return Ok(true) };
-    if !LogEntry::decode(entry).is_ok_and(|entry| entry.kind == EntryKind::Key) {
-        return Ok(true);
-    }
     follows(store, keys, number, entry, next)
 }
 
@@ -199,7 +196,7 @@ impl Repository {
             )));
         }
         // The entry that begins an epoch is the first one under its keys.
-        if decoded.kind == EntryKind::Key && u64::from(epoch) == number {
+        if u64::from(epoch) == number {
             if !follows(&*self.store, &self.keys, epoch, entry, next)? {
                 self.keys.forget(epoch);
                 return Err(damaged(FormatError::Invalid(

@@ -2,6 +2,8 @@
 
 use super::Repository;
 use crate::crypto::CryptoError;
+use crate::crypto::envelope::{HEADER_LEN, Header, ObjectKind};
+use crate::crypto::keys::KeyRing;
 use crate::crypto::slot::{Kdf, Role, Secret, Slot};
 use crate::error::{Error, Result};
 use crate::format::config::Config;
@@ -78,20 +80,29 @@ impl Repository {
     pub fn remove_key(&self, prefix: &str) -> Result<String> {
         self.expect_owner()?;
         let slots = self.key_slots()?;
-        let is_meant = |NamedSlot { name, slot }: &&NamedSlot| {
-            let lasting = slot.as_ref().is_ok_and(|slot| slot.lasting_name().starts_with(prefix));
-            lasting || name.starts_with(prefix)
+        let lasting = |slot: &NamedSlot| slot.slot.as_ref().ok().map(Slot::lasting_name);
+        let is_meant = |slot: &&NamedSlot| {
+            let is_lasting = lasting(slot).is_some_and(|name| name.starts_with(prefix));
+            is_lasting || slot.name.starts_with(prefix)
         };
-        let matching: Vec<_> = slots.iter().filter(is_meant).map(|slot| &slot.name).collect();
-        let [name] = matching[..] else {
+        let mut names: Vec<&String> = Vec::new();
+        let mut meant: Vec<String> = Vec::new();
+        for slot in slots.iter().filter(is_meant) {
+            names.push(&slot.name);
+            meant.push(lasting(slot).unwrap_or_else(|| slot.name.clone()));
+        }
+        // What an interrupted change of keys left is the same slot once more.
+        meant.sort_unstable();
+        meant.dedup();
+        let (1, Some(name)) = (meant.len(), names.first()) else {
             return Err(Error::Usage(format!(
                 "'{prefix}' matches {} key slots; 'restow key list' shows them",
-                matching.len()
+                names.len()
             )));
         };
         let mut proven = self.added_slots.lock().expect("no panics here").clone();
         proven.push(self.slot_in_use());
-        proven.retain(|slot| slot != name);
+        proven.retain(|slot| !names.contains(&slot));
         let mut next = 0;
         self.commit(&mut || {
             // Somebody may be removing a slot right now, or have died before its file was deleted.
@@ -115,13 +126,11 @@ impl Repository {
                 ));
             }
             let mut entry = LogEntry::new(EntryKind::Key);
-            entry.slots_removed.push(name.clone());
+            entry.slots_removed.extend(names.iter().copied().cloned());
             Ok(entry)
         })?;
-        match self.store.delete(&format!("{}{name}", paths::KEYS)) {
-            Ok(()) | Err(StoreError::NotFound { .. }) => Ok(name.clone()),
-            Err(error) => Err(error.into()),
-        }
+        self.delete_slots(&names.iter().copied().cloned().collect::<Vec<_>>())?;
+        Ok((*name).clone())
     }
 
     pub(super) fn put_slot(&self, slot: &Slot) -> Result<String> {
@@ -149,12 +158,28 @@ pub fn restore_slot(store: &dyn Store, text: &[u8], secret: &Secret) -> Result<S
     let location = store.location();
     Config::verify(&config, &keys)
         .map_err(|_| Error::Conflict(format!("the recovery kit is not one of {location}")))?;
+    expect_current(store, &keys)?;
     match store.put_new(&path, text) {
         Ok(()) => {}
         Err(StoreError::AlreadyExists { .. }) if store.get(&path)? == text => {}
         Err(error) => return Err(error.into()),
     }
     Ok(path[paths::KEYS.len()..].to_owned())
+}
+
+/// Fails where the log goes on with keys that are not among these.
+fn expect_current(store: &dyn Store, keys: &KeyRing) -> Result<()> {
+    let listed = store.list(paths::LOG)?;
+    let mut numbers = listed.iter().filter(|object| paths::log_number(&object.path).is_some());
+    let Some(newest) = numbers.next_back() else { return Ok(()) };
+    let Ok(header) = store.get_range(&newest.path, 0, HEADER_LEN) else { return Ok(()) };
+    match Header::parse(&header, ObjectKind::Log) {
+        Ok(header) if !keys.epochs().contains(&header.epoch()) => Err(Error::Conflict(
+            "keys were rotated since this recovery kit was made: its slot opens nothing any more"
+                .into(),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The slots of a store. What has not the name of an object is none of ours.

@@ -219,7 +219,14 @@ impl Repository {
         let mut entry = LogEntry::new(EntryKind::Key);
         let (mut made, mut own) = (Vec::new(), None);
         let removed = self.removed_slots(head.number)?;
-        for (name, slot) in self.proven_slots(&removed, &mut rotation.left_out)? {
+        let proven = self.proven_slots(&removed, &mut rotation.left_out)?;
+        let mut filled = HashSet::new();
+        for (name, slot) in proven {
+            entry.slots_removed.push(name.clone());
+            // What an interrupted change of keys left is the same slot once more.
+            if !filled.insert(slot.lasting_name()) {
+                continue;
+            }
             let refilled = slot
                 .refilled(&self.keys, &keys, &*self.environment.entropy)
                 .map_err(|source| Error::damaged(format!("{}{name}", paths::KEYS), source))?;
@@ -229,8 +236,10 @@ impl Repository {
             }
             made.push(new);
             rotation.slots.push(slot.label.clone());
-            entry.slots_removed.push(name);
         }
+        let leftovers = self.leftovers(&rotation.left_out, &filled)?;
+        rotation.left_out.retain(|name| !leftovers.contains(name));
+        entry.slots_removed.extend(leftovers);
         let Some(own) = own else {
             self.delete_slots(&made)?;
             if self.sync()? != head {
@@ -264,6 +273,16 @@ impl Repository {
         entry.slots_removed.extend(removed);
         self.delete_slots(&entry.slots_removed)?;
         Ok(Some(rotation))
+    }
+
+    /// Of these slots those that are others over again, with keys that never came into force.
+    fn leftovers(&self, names: &[String], filled: &HashSet<String>) -> Result<Vec<String>> {
+        let mut left = self.key_slots()?;
+        left.retain(|NamedSlot { name, slot }| {
+            let is_filled = |slot: &Slot| filled.contains(&slot.lasting_name());
+            names.contains(name) && slot.as_ref().is_ok_and(is_filled)
+        });
+        Ok(left.into_iter().map(|slot| slot.name).collect())
     }
 
     /// Slots that an owner made and nobody removed.

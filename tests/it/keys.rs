@@ -484,3 +484,35 @@ fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
         }
     }
 }
+
+#[test]
+fn what_an_interrupted_change_of_keys_left_goes_with_its_slot() {
+    let (store, _) = prepared();
+    let repository = open(store.clone()).unwrap();
+    repository.add_key(&other(), Kdf::KeyFile, Role::Owner, "other").unwrap();
+    repository.rotate_keys().unwrap();
+    let put_again = |keys: &KeyRing| {
+        for slot in repository.key_slots().unwrap() {
+            let again = slot.slot.unwrap().refilled(repository.keys(), keys, &OsEntropy).unwrap();
+            let text = serde_json::to_vec(&again).unwrap();
+            let path = format!("keys/{}", ObjectName::of(&text).to_hex());
+            store.put_new(&path, &text).unwrap();
+        }
+    };
+    // A prune that died while it destroyed old keys, and a rotation that never began.
+    put_again(repository.keys());
+    let never = repository.keys().copy();
+    never.begin(Epoch::generate(99, &OsEntropy));
+    put_again(&never);
+    assert_eq!(slots(&store).len(), 8);
+    let name = repository.key_slots().unwrap().into_iter().find_map(|slot| {
+        let slot = slot.slot.unwrap();
+        (slot.label == "other").then(|| slot.lasting_name())
+    });
+    repository.remove_key(&name.unwrap()).unwrap();
+    let rotation = repository.rotate_keys().unwrap();
+    assert_eq!((rotation.slots.len(), rotation.left_out.len()), (1, 0));
+    assert_eq!(slots(&store).len(), 1);
+    assert!(open_with(store.clone(), &other()).is_err());
+    assert!(open(store).is_ok());
+}

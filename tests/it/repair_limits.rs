@@ -280,12 +280,21 @@ fn a_repaired_snapshot_is_another_one_than_the_damaged_one() {
     init(target.clone()).unwrap();
     copy_all(&from, &open(target.clone()).unwrap()).unwrap();
     let damaged = open(target.clone()).unwrap().snapshots(&Filter::default()).unwrap().remove(0);
-    let victim = first_data_pack(&open(target.clone()).unwrap());
-    target.damage(&paths::pack(&victim), |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 1));
-    let repository = open(target.clone()).unwrap();
-    mend_packs(&repository).unwrap();
-    let repaired = mend_snapshots(&repository, true).unwrap().repaired.remove(0);
-    let left = repository.load_snapshot(&repaired.new.unwrap()).unwrap();
+    // A pack of which the loss leaves one of the streams.
+    let packs = open(target.clone()).unwrap().index().packs().unwrap();
+    let (target, repository, new) = packs
+        .into_iter()
+        .find_map(|(victim, _)| {
+            let target = Arc::new(target.fork());
+            let path = paths::pack(&victim);
+            target.damage(&path, |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 1));
+            let repository = open(target.clone()).unwrap();
+            mend_packs(&repository).unwrap();
+            let new = mend_snapshots(&repository, true).unwrap().repaired.remove(0).new?;
+            Some((target, repository, new))
+        })
+        .unwrap();
+    let left = repository.load_snapshot(&new).unwrap();
     assert_eq!((left.original, left.origin, left.streams.len()), (None, None, 1));
     assert_eq!(left.repaired_from, Some(damaged.name));
     // The whole one comes back from where it is whole, and what was left goes there.
