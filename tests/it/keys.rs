@@ -427,21 +427,24 @@ fn who_has_old_keys_alone_can_write_nothing_more() {
 
 #[test]
 fn who_had_the_keys_cannot_begin_an_epoch() {
-    let (store, _) = prepared();
-    let (stolen, slots) = stolen(&store);
-    let repository = open(store.clone()).unwrap();
-    let current = repository.keys().current().number();
-    let head = repository.sync().unwrap().number;
-    let mine = stolen.keys().copy();
-    mine.begin(Epoch::generate(head as u32 + 1, &OsEntropy));
-    for slot in slots {
-        let filled = slot.refilled(stolen.keys(), &mine, &OsEntropy).unwrap();
-        let text = serde_json::to_vec(&filled).unwrap();
-        store.put_new(&format!("keys/{}", ObjectName::of(&text).to_hex()), &text).unwrap();
+    // Whatever the entry says that it is.
+    for kind in [EntryKind::Key, EntryKind::Noop, EntryKind::Add] {
+        let (store, _) = prepared();
+        let (stolen, slots) = stolen(&store);
+        let repository = open(store.clone()).unwrap();
+        let current = repository.keys().current().number();
+        let head = repository.sync().unwrap().number;
+        let mine = stolen.keys().copy();
+        mine.begin(Epoch::generate(head as u32 + 1, &OsEntropy));
+        for slot in slots {
+            let filled = slot.refilled(stolen.keys(), &mine, &OsEntropy).unwrap();
+            let text = serde_json::to_vec(&filled).unwrap();
+            store.put_new(&format!("keys/{}", ObjectName::of(&text).to_hex()), &text).unwrap();
+        }
+        put_entry(&store, &mine, LogEntry::new(kind));
+        assert!(repository.sync().is_err(), "{kind:?}");
+        assert_eq!(repository.keys().current().number(), current, "{kind:?}");
     }
-    put_entry(&store, &mine, LogEntry::new(EntryKind::Key));
-    assert!(repository.sync().is_err());
-    assert_eq!(repository.keys().current().number(), current);
 }
 
 #[test]

@@ -115,7 +115,8 @@ fn bases_that_no_snapshot_wants_do_not_stay() {
             data.map(|(_, bytes)| bytes.len() as u64).sum()
         };
         let (left, least) = (bytes(&store), bytes(&fresh));
-        // Cuts are at random places, and packs are tiny here.
+        // Cuts are at random places, and 80 KB are little beside what each pack, idx object and delta
+        // takes: up to 5 % more were seen. The 2 % are for dumps of real sizes, where they are measured.
         assert!(left <= least + least / 20, "{left} bytes of {least} after {count} days");
         assert_eq!(contents(&repository).unwrap().into_values().next().unwrap(), days[count - 1]);
     }
