@@ -54,6 +54,14 @@ pub enum Error {
         /// Why.
         source: ConfigError,
     },
+    /// The configuration file cannot be used.
+    #[error("{path}: {detail}")]
+    Settings {
+        /// The file.
+        path: String,
+        /// Why.
+        detail: String,
+    },
     /// No key slot opens with this secret.
     #[error("wrong password or key file for {location}")]
     WrongSecret {
@@ -180,7 +188,7 @@ impl Error {
             | Self::RolledBack { .. }
             | Self::Pruned { .. }
             | Self::Conflict(_) => ErrorKind::Conflict,
-            Self::Usage(_) => ErrorKind::Usage,
+            Self::Usage(_) | Self::Settings { .. } => ErrorKind::Usage,
             _ => ErrorKind::Failed,
         }
     }

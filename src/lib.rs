@@ -11,6 +11,7 @@
 //!   come from. They know nothing of each other.
 //! * [`error`], [`repository`]: objects, commit log and index put together.
 //! * [`retention`]: pure rules for which snapshots to keep.
+//! * [`settings`]: the configuration file.
 //! * [`backup`], [`restore`], [`check`], [`copy`], [`diff`], [`find`], [`forget`], [`mount`], [`prune`], [`repair`],
 //!   [`stats`], [`tag`]: one verb each. Options in, report out.
 //!
@@ -49,6 +50,7 @@ pub mod repair;
 pub mod repository;
 pub mod restore;
 pub mod retention;
+pub mod settings;
 pub mod source;
 pub mod stats;
 pub mod store;

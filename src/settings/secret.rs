@@ -1,0 +1,48 @@
+//! Where a secret is kept.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result};
+
+/// `env:NAME` or `file:PATH`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum SecretRef {
+    /// In a variable of the environment.
+    Env(String),
+    /// In the first line of a file.
+    File(PathBuf),
+}
+
+impl TryFrom<String> for SecretRef {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        match text.split_once(':') {
+            Some(("env", name)) if !name.is_empty() => Ok(Self::Env(name.to_owned())),
+            Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
+            // The text may be the secret itself: it must not be shown.
+            _ => Err("a secret is not written here: use \"env:NAME\" or \"file:PATH\"".to_owned()),
+        }
+    }
+}
+
+impl SecretRef {
+    /// Fetches it.
+    pub fn read(&self) -> Result<Zeroizing<String>> {
+        match self {
+            Self::Env(name) => std::env::var(name).map(Zeroizing::new).map_err(|_| {
+                Error::Usage(format!("the variable {name}, which should hold a secret, is not set"))
+            }),
+            Self::File(path) => {
+                let text = std::fs::read_to_string(path).map(Zeroizing::new).map_err(|source| {
+                    Error::Io { action: "read", path: path.display().to_string(), source }
+                })?;
+                Ok(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
+            }
+        }
+    }
+}
