@@ -5,7 +5,7 @@
 //! holds it to that:
 //!
 //! * [`id`], [`clock`], [`entropy`], [`progress`]: words that everybody uses.
-//! * [`chunker`], [`compress`], [`crypto`], [`mod@format`], [`delta`]: pure. Bytes in, bytes out; time
+//! * [`catalogue`], [`chunker`], [`compress`], [`crypto`], [`mod@format`], [`delta`]: pure. Bytes in, bytes out; time
 //!   and randomness are arguments.
 //! * [`store`], [`index`], [`source`]: the edges: where objects are, the local index, where streams
 //!   come from. They know nothing of each other.
@@ -28,12 +28,15 @@
 //! 5. Memory does not grow with the size of a stream or of the repository.
 
 pub mod backup;
+pub mod catalogue;
 pub mod check;
 pub mod chunker;
 pub mod clock;
 pub mod compress;
 pub mod copy;
 pub mod crypto;
+#[cfg(feature = "databases")]
+pub mod database;
 pub mod delta;
 pub mod diff;
 pub mod entropy;

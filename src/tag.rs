@@ -47,7 +47,10 @@ pub fn hold(
     snapshots: &[NamedSnapshot],
     held: bool,
 ) -> Result<Vec<(ObjectName, ObjectName)>> {
-    rewrite(repository, snapshots, &|snapshot| snapshot.held = held)
+    rewrite(repository, snapshots, &|snapshot| {
+        snapshot.held = held;
+        snapshot.held_until = None;
+    })
 }
 
 /// Puts changed copies in the place of some snapshots. Returns old and new names of those that

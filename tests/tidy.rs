@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 /// and its own folder.
 const LAYERS: &[&[&str]] = &[
     &["id", "clock", "entropy", "progress"],
-    &["chunker", "compress", "crypto", "format", "delta"],
+    &["catalogue", "chunker", "compress", "crypto", "format", "delta", "unpack"],
     &["store", "index", "source"],
     &["error"],
     &["repository"],
-    &["retention"],
+    &["retention", "settings"],
+    &["database"],
     &[
         "backup", "restore", "check", "copy", "diff", "find", "forget", "mount", "prune", "repair",
         "stats", "tag",

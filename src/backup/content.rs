@@ -106,7 +106,7 @@ impl Walker<'_> {
             summary.dedup_bytes = size;
             gatherer.forget();
         }
-        self.count(|all| *all = super::add(*all, summary));
+        self.count(|all| *all = super::pipeline::add(*all, summary));
         Ok(Some((size, Content::Chunk(id))))
     }
 
@@ -139,7 +139,7 @@ impl Walker<'_> {
     }
 
     fn planned(&self, planned: Planned) -> (u64, Content) {
-        self.count(|summary| *summary = super::add(*summary, planned.summary));
+        self.count(|summary| *summary = super::pipeline::add(*summary, planned.summary));
         let StreamEntry { size, root, chunks, .. } = planned.entry;
         (size, if size == 0 { Content::Empty } else { Content::Recipe { root, chunks } })
     }

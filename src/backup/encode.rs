@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 
-use super::Shared;
 use super::gather::{Group, Member};
 use super::parent::ParentChunk;
+use super::pipeline::Shared;
 use super::stream::{Work, WorkItem};
 use crate::compress::{Compressor, Decompressor, ZstdError};
 use crate::crypto::CryptoError;

@@ -9,8 +9,8 @@ use std::io;
 use crossbeam_channel::Sender;
 use rustix::io::Errno;
 
-use super::Shared;
 use super::parent::ParentChunk;
+use super::pipeline::Shared;
 use super::stream::Work;
 use crate::error::{Error, Result};
 use crate::id::ChunkId;

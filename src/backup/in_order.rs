@@ -4,20 +4,21 @@
 
 use crossbeam_channel::unbounded;
 
-use super::{BUFFERS, FilesWithParent, Finished, Shared, SourceWithParent};
-use super::{encode, finish, stream, walk};
+use super::pipeline::{BUFFERS, FilesWithParent, Finished, Shared, Streams, finish};
+use super::{encode, stream, walk};
 use crate::error::Result;
 
 impl Shared<'_> {
     /// What [`Shared::store`] does, each stage when the one before it has ended.
     pub(super) fn store_in_order(
         &self,
-        sources: Vec<SourceWithParent>,
+        streams: Streams,
         files: Option<FilesWithParent<'_>>,
     ) -> Result<Finished> {
         let (work, queue) = unbounded();
         let plan = |(source, parent)| stream::plan(self, source, parent, work.clone(), BUFFERS);
-        let planned: Vec<_> = sources.into_iter().map(plan).collect();
+        let planned: Vec<_> = streams.sources.into_iter().map(plan).collect();
+        let planned = self.close(planned, streams.closing, work.clone());
         let walked =
             files.map(|(source, parent)| walk::plan(self, source, parent, work.clone(), 1));
         drop(work);

@@ -8,18 +8,18 @@ use crate::error::{Error, Result};
 /// Fails where streams cannot bear their names, or where there is nothing to back up.
 pub fn check(options: &BackupOptions) -> Result<()> {
     let mut seen = HashSet::new();
-    for stream in &options.streams {
-        if stream.name.relative().is_empty() {
+    let closing = options.closing.iter().map(|closing| &closing.name);
+    for name in options.streams.iter().map(|stream| &stream.name).chain(closing) {
+        if name.relative().is_empty() {
             return Err(Error::Usage("a stream needs a name".into()));
         }
-        if !stream.name.is_file_path() {
+        if !name.is_file_path() {
             return Err(Error::Usage(format!(
-                "the name {} does not stand for a file in a folder: it could not be restored",
-                stream.name
+                "the name {name} does not stand for a file in a folder: it could not be restored"
             )));
         }
-        if !seen.insert(stream.name.relative().to_vec()) {
-            return Err(Error::Usage(format!("two streams are called {}", stream.name)));
+        if !seen.insert(name.relative().to_vec()) {
+            return Err(Error::Usage(format!("two streams are called {name}")));
         }
     }
     let no_files = options.files.as_ref().is_none_or(|files| files.paths.is_empty());

@@ -12,10 +12,10 @@ use std::sync::Mutex;
 use crossbeam_channel::Sender;
 use rayon::prelude::*;
 
-use super::Shared;
 use super::content::ReadError;
 use super::files::{Decision, FileProblem, FilesSource, PlannedFiles};
 use super::gather::Gatherer;
+use super::pipeline::Shared;
 use super::stream::Work;
 use crate::compress::Compressor;
 use crate::crypto::keys::BlobKind;

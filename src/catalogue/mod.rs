@@ -4,7 +4,24 @@
 //!
 //! Pure: knows neither databases nor repositories.
 
+mod archive;
+#[cfg(test)]
+mod fixture;
+mod frame;
+mod insert;
+mod rows;
+mod scan;
+mod schema;
+pub mod selection;
+mod subject;
+pub mod toc;
+mod tokens;
+
 use serde::{Deserialize, Serialize};
+
+pub use frame::{BlockReader, FrameError};
+pub use scan::{Scanned, Scanner};
+pub use subject::Name;
 
 /// The tables of one source in one snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +47,18 @@ pub struct Catalogue {
     /// The stream that holds the definitions: an archive of `pg_dump -Fc`, or the whole dump.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub schema_stream: String,
+    /// The head of an archive in it: all definitions, no rows.
+    #[serde(default, skip_serializing_if = "Range::is_empty")]
+    pub head: Range,
+    /// Blocks of an archive in it that are no rows of tables: large objects.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<Range>,
+    /// What stands before the first definition of SQL and sets up the session, …
+    #[serde(default, skip_serializing_if = "Range::is_empty")]
+    pub preamble: Range,
+    /// … and what stands behind the last.
+    #[serde(default, skip_serializing_if = "Range::is_empty")]
+    pub trailer: Range,
     /// The stream that holds roles and tablespaces as SQL.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub globals_stream: String,
@@ -121,6 +150,9 @@ pub struct Table {
     /// The primary key's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub key: Vec<String>,
+    /// The rows stand in the order of the key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_key_order: bool,
     /// The stream that holds the rows.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stream: String,

@@ -72,7 +72,7 @@ impl Global {
     }
 
     /// The same, where it can be written.
-    fn usable_cache(&self) -> Result<Option<PathBuf>> {
+    pub fn usable_cache(&self) -> Result<Option<PathBuf>> {
         if self.no_cache {
             return Ok(None);
         }

@@ -7,6 +7,7 @@ mod local;
 mod location;
 mod open;
 mod output;
+mod sources;
 mod trace;
 
 use std::process::ExitCode;
@@ -52,7 +53,11 @@ pub fn main() -> ExitCode {
     };
     trace::install();
     interrupt::install();
-    match commands::run(&cli.global, cli.command) {
+    let ran = match cli.command.needs_repository() {
+        true => cli.global.clone().configured(),
+        false => Ok(cli.global.clone()),
+    };
+    match ran.and_then(|global| commands::run(&global, cli.command)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => exit::report(&error, &cli.global),
     }

@@ -31,7 +31,13 @@ use super::{interrupt, output};
 /// Options of every command.
 #[derive(Args, Clone)]
 pub struct Global {
-    /// The repository: a folder, s3://BUCKET/PREFIX, gs://…, az://… or sftp://USER@HOST/FOLDER
+    /// The configuration file [default: restow/restow.toml in the user's folder for configurations, or
+    /// /etc/restow/restow.toml]
+    #[arg(long, global = true, env = "RESTOW_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// The repository: a folder, s3://BUCKET/PREFIX, gs://…, az://… or sftp://USER@HOST/FOLDER, or a name
+    /// in the configuration file
     #[arg(short, long, global = true, env = "RESTOW_REPOSITORY", value_name = "WHERE")]
     pub repo: Option<String>,
 

@@ -43,6 +43,9 @@ pub struct Snapshot {
     /// It may not be forgotten until it is released.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
+    /// When that ends by itself; for ever where not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_until: Option<Timestamp>,
     /// A write-only key made it: nobody vouches for what it says of host, paths and content.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sealed: bool,
@@ -58,6 +61,12 @@ pub struct Snapshot {
     /// The tree of `/` with these paths in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tree: Option<ChunkId>,
+    /// The source that it is of, where one was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceRef>,
+    /// Name of the stream that tells the tables of the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catalogue: Option<Name>,
     /// What the run cost.
     #[serde(default)]
     pub summary: Summary,
@@ -76,6 +85,21 @@ pub struct Origin {
     pub repository: RepositoryId,
     /// What it was called there at first.
     pub snapshot: ObjectName,
+}
+
+/// What a snapshot is of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRef {
+    /// Its name in the configuration, or its address without secrets.
+    pub name: String,
+    /// `postgres`, `mysql`, `mariadb`, `sqlite`, `command`, `files`, `drill`.
+    pub engine: String,
+    /// The version of the server, where there is one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub server_version: String,
+    /// A command that takes the stream on its standard input.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restore: Vec<String>,
 }
 
 /// One stream of a snapshot.
@@ -159,6 +183,11 @@ impl Snapshot {
             [] => self.tags.is_empty(),
             tags => tags.iter().all(|tag| self.tags.contains(tag)),
         }
+    }
+
+    /// Whether it may not be forgotten at this time.
+    pub fn is_held(&self, now: Timestamp) -> bool {
+        self.held && self.held_until.is_none_or(|until| now < until)
     }
 
     /// Whether everything that was asked for is in it.

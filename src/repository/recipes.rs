@@ -31,6 +31,39 @@ impl<'a> RecipeReader<'a> {
         })
     }
 
+    /// Passes over chunks that end before `offset`, reading only the nodes on the way. Returns where
+    /// the next run starts.
+    pub fn skip_to(&mut self, offset: u64) -> Result<u64> {
+        let mut start: u64 = 0;
+        loop {
+            let runs = self.leaf.as_slice();
+            let passed = runs.iter().take_while(|run| {
+                let is_before = start.saturating_add(run.total_bytes()) <= offset;
+                start = if is_before { start + run.total_bytes() } else { start };
+                is_before
+            });
+            let passed = passed.count();
+            self.leaf.by_ref().take(passed).for_each(drop);
+            if !self.leaf.as_slice().is_empty() {
+                return Ok(start);
+            }
+            if let Some(root) = self.pending.take() {
+                self.descend(root)?;
+                continue;
+            }
+            let Some(level) = self.inner.last_mut() else { return Ok(start) };
+            match level.next() {
+                Some(child) if start.saturating_add(child.total_bytes) <= offset => {
+                    start += child.total_bytes;
+                }
+                Some(child) => self.descend(child.id)?,
+                None => {
+                    self.inner.pop();
+                }
+            }
+        }
+    }
+
     /// Also remembers the ids of the nodes met, for callers that need the closure.
     pub fn with_nodes(mut self) -> Self {
         self.nodes = Some(Vec::new());

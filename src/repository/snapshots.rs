@@ -26,6 +26,8 @@ pub struct Filter {
     pub tags: Vec<Vec<String>>,
     /// Holds a stream of one of these names, or a backup of one of these paths.
     pub paths: Vec<Name>,
+    /// Of this source.
+    pub source: Option<String>,
 }
 
 impl Filter {
@@ -37,19 +39,25 @@ impl Filter {
             || self.paths.iter().any(|path| {
                 snapshot.stream(path.as_bytes()).is_some() || snapshot.paths.contains(path)
             });
-        host && tag && path
+        let source = self.source.as_ref().is_none_or(|wanted| {
+            snapshot.source.as_ref().is_some_and(|source| source.name == *wanted)
+        });
+        host && tag && path && source
     }
 }
 
 impl Repository {
-    /// Live snapshots that pass, oldest first.
+    /// Live snapshots that pass, oldest first. One whose hold has come to its end is held no more.
     pub fn snapshots(&self, filter: &Filter) -> Result<Vec<NamedSnapshot>> {
-        let all = self.index().snapshots()?;
-        Ok(all
-            .into_iter()
-            .filter(|(_, snapshot)| filter.matches(snapshot))
-            .map(|(name, snapshot)| NamedSnapshot { name, snapshot })
-            .collect())
+        let now = self.environment().clock.now();
+        let mut found = Vec::new();
+        for (name, mut snapshot) in self.index().snapshots()? {
+            if filter.matches(&snapshot) {
+                snapshot.held = snapshot.is_held(now);
+                found.push(NamedSnapshot { name, snapshot });
+            }
+        }
+        Ok(found)
     }
 
     /// The snapshot that `wanted` names: `latest`, or the start of an id of one snapshot alone.

@@ -6,6 +6,7 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::catalogue::Range;
 use crate::crypto::keys::BlobKind;
 use crate::error::{Error, Result};
 use crate::format::entry::Content;
@@ -47,6 +48,51 @@ pub fn copy_stream(
     target: &mut dyn StreamTarget,
     progress: &Progress,
 ) -> Result<u64> {
+    let recipe = RecipeReader::new(repository, stream.root)?;
+    let plan = Plan { recipe, number: 0, left: u64::MAX };
+    let written = copy_plan(repository, plan, target, progress)?;
+    if written == stream.size {
+        return Ok(written);
+    }
+    Err(Error::Conflict(format!(
+        "the recipe of {} adds up to {written} bytes, its snapshot says {}",
+        stream.name, stream.size
+    )))
+}
+
+/// Writes a part of a stream to `target`, reading only the chunks that hold it.
+pub fn copy_range(
+    repository: &Repository,
+    stream: &StreamEntry,
+    range: Range,
+    target: &mut dyn StreamTarget,
+    progress: &Progress,
+) -> Result<()> {
+    if range.end > stream.size || range.start > range.end {
+        let (Range { start, end }, name) = (range, &stream.name);
+        let text = format!("{name} has no bytes {start} to {end}: its catalogue is wrong");
+        return Err(Error::Conflict(text));
+    }
+    if range.is_empty() {
+        return Ok(());
+    }
+    let mut recipe = RecipeReader::new(repository, stream.root)?;
+    let start = recipe.skip_to(range.start)?;
+    let plan = Plan { recipe, number: 0, left: range.end.saturating_sub(start) };
+    let mut part = Part { target, skip: range.start - start, left: range.len() };
+    copy_plan(repository, plan, &mut part, progress)?;
+    match part.left {
+        0 => Ok(()),
+        _ => Err(Error::Conflict(format!("the recipe of {} ends early", stream.name))),
+    }
+}
+
+fn copy_plan(
+    repository: &Repository,
+    plan: Plan<'_>,
+    target: &mut dyn StreamTarget,
+    progress: &Progress,
+) -> Result<u64> {
     let threads = thread::available_parallelism().map_or(2, usize::from).max(2);
     let reader = ChunkReader::new(repository);
     thread::scope(|scope| {
@@ -58,16 +104,26 @@ pub fn copy_stream(
             scope.spawn(move || decode_all(reader, &queue, &done));
         }
         drop((queue, done));
-        let plan = Plan { recipe: RecipeReader::new(repository, stream.root)?, number: 0 };
-        let written = drive(plan, &reader, work, results, ahead as u64, target, progress)?;
-        if written == stream.size {
-            return Ok(written);
-        }
-        Err(Error::Conflict(format!(
-            "the recipe of {} adds up to {written} bytes, its snapshot says {}",
-            stream.name, stream.size
-        )))
+        drive(plan, &reader, work, results, ahead as u64, target, progress)
     })
+}
+
+/// Lets the bytes of a range through.
+struct Part<'a> {
+    target: &'a mut dyn StreamTarget,
+    skip: u64,
+    left: u64,
+}
+
+impl StreamTarget for Part<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let skip = self.skip.min(bytes.len() as u64);
+        self.skip -= skip;
+        let rest = &bytes[skip as usize..];
+        let take = self.left.min(rest.len() as u64);
+        self.left -= take;
+        if take == 0 { Ok(()) } else { self.target.write(&rest[..take as usize]) }
+    }
 }
 
 /// Writes the bytes of a file to `target`, in order.
@@ -188,15 +244,18 @@ fn write_run(target: &mut dyn StreamTarget, bytes: &[u8], repeat: u32) -> Result
 struct Plan<'a> {
     recipe: RecipeReader<'a>,
     number: u64,
+    /// Bytes that are wanted still.
+    left: u64,
 }
 
 impl Plan<'_> {
     fn batch(&mut self) -> Result<Option<Batch>> {
         let (mut runs, mut bytes) = (Vec::new(), 0);
-        while bytes < BATCH_BYTES {
+        while bytes < BATCH_BYTES && self.left > 0 {
             match self.recipe.next().transpose()? {
                 Some(run) => {
                     bytes += u64::from(run.length);
+                    self.left = self.left.saturating_sub(run.total_bytes());
                     runs.push(run);
                 }
                 None => break,

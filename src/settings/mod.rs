@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use parse::nearest;
 pub use secret::SecretRef;
 
 use crate::error::{Error, Result};
@@ -284,6 +285,47 @@ impl Settings {
         let hint = near.map_or_else(String::new, |near| format!("; is it '{near}'?"));
         let detail = format!("there is no [{what}.{name}]{hint}");
         Error::Settings { path: self.path.display().to_string(), detail }
+    }
+}
+
+/// The kind of source that an address alone stands for.
+pub fn ad_hoc(address: &str) -> Option<SourceKind> {
+    if let Some(path) = address.strip_prefix("sqlite:") {
+        let path = path.strip_prefix("//").unwrap_or(path).into();
+        return Some(SourceKind::Sqlite(SqliteConfig { path, check: SqliteCheck::default() }));
+    }
+    let scheme = address.split_once("://")?.0;
+    match scheme {
+        "postgres" | "postgresql" => {
+            Some(SourceKind::Postgres(Box::new(PostgresConfig::new(address))))
+        }
+        "mysql" | "mariadb" => Some(SourceKind::Mysql(MysqlConfig::new(address))),
+        _ => None,
+    }
+}
+
+impl PostgresConfig {
+    /// All of a database, as it is done where nothing else is said.
+    pub fn new(dsn: &str) -> Self {
+        Self {
+            dsn: dsn.to_owned(),
+            password: None,
+            mode: PostgresMode::default(),
+            order: RowOrder::default(),
+            jobs: two(),
+            tables: Vec::new(),
+            exclude_tables: Vec::new(),
+            exclude_data: Vec::new(),
+            globals: true,
+            bin_dir: None,
+        }
+    }
+}
+
+impl MysqlConfig {
+    /// All of it, as it is done where nothing else is said.
+    pub fn new(dsn: &str) -> Self {
+        Self { dsn: dsn.to_owned(), password: None, exclude_tables: Vec::new(), bin_dir: None }
     }
 }
 

@@ -32,9 +32,9 @@ impl TryFrom<String> for SecretRef {
 
 impl SecretRef {
     /// Fetches it.
-    pub fn read(&self) -> Result<Zeroizing<String>> {
+    pub fn read(&self, variables: &dyn Fn(&str) -> Option<String>) -> Result<Zeroizing<String>> {
         match self {
-            Self::Env(name) => std::env::var(name).map(Zeroizing::new).map_err(|_| {
+            Self::Env(name) => variables(name).map(Zeroizing::new).ok_or_else(|| {
                 Error::Usage(format!("the variable {name}, which should hold a secret, is not set"))
             }),
             Self::File(path) => {

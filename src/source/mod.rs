@@ -3,10 +3,13 @@
 pub mod command;
 pub mod exclude;
 pub mod file;
+pub mod lazy;
 pub mod sniff;
 pub mod walk;
 
 use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
 
 /// A stream of bytes with an end that can fail.
 pub trait StreamInput: Send {
@@ -42,13 +45,34 @@ impl StreamInput for io::Cursor<bytes::Bytes> {
     }
 }
 
-/// Ends the processes behind an input.
-#[derive(Debug, Clone, Copy)]
-pub struct Stopper(rustix::process::Pid);
+/// Ends what is behind an input.
+#[derive(Debug, Clone)]
+pub enum Stopper {
+    /// A group of processes.
+    Group(rustix::process::Pid),
+    /// The connection to a server.
+    Socket(Arc<OwnedFd>),
+    /// What is behind an input that may not have started yet.
+    Later(Arc<OnceLock<Stopper>>),
+}
 
 impl Stopper {
-    /// Sends SIGTERM to the whole process group; does nothing where it is gone.
+    /// Sends SIGTERM to the whole process group, or shuts the connection down; does nothing where it is
+    /// gone.
     pub fn stop(&self) {
-        let _ = rustix::process::kill_process_group(self.0, rustix::process::Signal::TERM);
+        match self {
+            Self::Group(group) => {
+                let term = rustix::process::Signal::TERM;
+                let _ = rustix::process::kill_process_group(*group, term);
+            }
+            Self::Socket(socket) => {
+                let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+            }
+            Self::Later(stopper) => {
+                if let Some(stopper) = stopper.get() {
+                    stopper.stop();
+                }
+            }
+        }
     }
 }

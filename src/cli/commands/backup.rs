@@ -5,14 +5,19 @@ use std::ffi::OsString;
 use anyhow::Result;
 use clap::Args;
 use restow::backup::{BackupOptions, ParentChoice, Report, StreamSource, run as back_up};
+use restow::database::command::catalogue;
+use restow::database::scan::{Found, ScanInput};
+use restow::database::verify::read_back;
 use restow::error::Error;
 use restow::format::name::Name;
 use restow::repository::snapshots::Filter;
 use restow::repository::{InitOptions, Repository};
+use restow::settings::duration;
 use restow::source::StreamInput;
 use restow::source::command::CommandInput;
 use restow::source::file::FileInput;
 
+use super::backup_source::{self, Job};
 use super::paths::PathArgs;
 use super::{init, name_of, split_tags};
 use crate::cli::exit::INCOMPLETE;
@@ -29,13 +34,25 @@ use crate::cli::{Global, interrupt, open, output};
 A command that fails makes no snapshot. A dump that is compressed already (pg_dump -Fc without -Z0,
 .gz, .zst) cannot be deduplicated: let restow compress it.")]
 pub struct BackupArgs {
+    /// Back up this source of the configuration file, or postgres://…, mysql://…, sqlite:PATH
+    #[arg(long, value_name = "NAME|URL", conflicts_with_all = ["paths", "stdin", "stdin_from_command", "stream"])]
+    pub(super) source: Option<String>,
+    /// Keep the snapshot from being forgotten, for good or for so long (30d, 12h)
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "", require_equals = false)]
+    hold: Option<String>,
+    /// Where another backup of this source runs, wait for its end instead of giving up
+    #[arg(long, requires = "source")]
+    pub(super) wait: bool,
+    /// Read the snapshot back when it is made, and compare all tables with what was read
+    #[arg(long)]
+    verify: bool,
     #[command(flatten)]
     files: PathArgs,
     /// Back up standard input
-    #[arg(long, group = "source")]
+    #[arg(long, group = "input")]
     stdin: bool,
     /// Back up the output of the command after `--`; it must exit with 0
-    #[arg(long, group = "source", requires = "command")]
+    #[arg(long, group = "input", requires = "command")]
     stdin_from_command: bool,
     /// Name of the stream in the snapshot
     #[arg(long, value_name = "NAME", default_value = "stdin")]
@@ -78,19 +95,50 @@ pub struct BackupArgs {
 /// Runs a backup and prints what it cost.
 pub fn run(global: &Global, args: BackupArgs) -> Result<u8> {
     check(&args)?;
-    let repository = open_or_create(global, &args)?;
-    let parent = parent(&repository, &args)?;
-    let files = args.files.source(global.verbose > 0)?;
-    let streams = sources(&args)?;
+    let Some(wanted) = &args.source else {
+        let job = Job { files: args.files.source(global.verbose > 0)?, ..sources(&args)? };
+        return back_up_job(global, &args, job);
+    };
+    let (name, config, global) = global.source(wanted)?;
+    let _lock = backup_source::lock(&global, &name, &args)?;
+    backup_source::hook(&config.common.before, &name, "", "")?;
+    let on_error = config.common.on_error.clone();
+    let after = config.common.after.clone();
+    let ran = backup_source::job(&name, config, global.verbose > 0)
+        .and_then(|job| back_up_job(&global, &args, job));
+    match ran {
+        Ok(code) => {
+            backup_source::hook(&after, &name, "latest", "")?;
+            Ok(code)
+        }
+        Err(error) => {
+            if let Err(failed) = backup_source::hook(&on_error, &name, "", &error.to_string()) {
+                eprintln!("warning: {failed}");
+            }
+            Err(error)
+        }
+    }
+}
+
+fn back_up_job(global: &Global, args: &BackupArgs, job: Job) -> Result<u8> {
+    let hold = args.hold.as_deref().map(held_until).transpose()?;
+    let repository = open_or_create(global, args)?;
+    let Job { streams, jobs, closing, files, source, warnings, common } = job;
+    let tags = args.tag.iter().flat_map(|list| split_tags(list));
     let options = BackupOptions {
         streams,
+        jobs,
+        closing,
+        source,
+        held: hold.is_some(),
+        held_until: hold.flatten(),
         files,
-        host: args.host.unwrap_or_else(open::host),
+        host: args.host.clone().or(common.host).unwrap_or_else(open::host),
         user: open::user(),
-        tags: args.tag.iter().flat_map(|list| split_tags(list)).collect(),
-        description: args.description,
+        tags: common.tags.into_iter().chain(tags).collect(),
+        description: args.description.clone(),
         time: args.time,
-        parent,
+        parent: parent(&repository, args)?,
         dry_run: args.dry_run,
         ..BackupOptions::default()
     };
@@ -98,17 +146,44 @@ pub fn run(global: &Global, args: BackupArgs) -> Result<u8> {
     let display = output::Display::start(global, &progress);
     let result = back_up(&repository, options, &progress);
     drop(display);
-    let report = result?;
+    let mut report = result?;
+    report.warnings.splice(0..0, warnings);
     print(global, &report)?;
+    if args.verify && report.name.is_some() {
+        verify(global, &repository, &report)?;
+    }
     Ok(if report.problems.is_empty() { 0 } else { INCOMPLETE })
+}
+
+/// Reads a snapshot back.
+fn verify(global: &Global, repository: &Repository, report: &Report) -> Result<()> {
+    let progress = interrupt::progress();
+    let read = read_back(repository, &report.snapshot, &progress)?;
+    if !global.quiet && !global.json {
+        let (bytes, tables) = (output::bytes(read.bytes), read.tables);
+        output::line(format!("read back: {bytes}, {tables} tables as they were read"))?;
+    }
+    Ok(())
+}
+
+/// The end of a hold: none for one that ends only when it is released.
+fn held_until(text: &str) -> Result<Option<jiff::Timestamp>, Error> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let bad = || Error::Usage(format!("--hold {text}: write a time as 30d, 12h or 45m"));
+    let length = duration(text).ok_or_else(bad)?;
+    let length = jiff::SignedDuration::try_from(length).map_err(|_| bad())?;
+    let until = jiff::Timestamp::now().checked_add(length);
+    until.map(Some).map_err(|_| bad())
 }
 
 fn check(args: &BackupArgs) -> Result<(), Error> {
     let no_stream = !args.stdin && !args.stdin_from_command && args.stream.is_empty();
-    if no_stream && args.files.is_empty() {
+    if no_stream && args.files.is_empty() && args.source.is_none() {
         return Err(Error::Usage(
-            "nothing to back up: name files, or use --stdin, --stdin-from-command -- COMMAND, or \
-             --stream"
+            "nothing to back up: name files, or use --source, --stdin, --stdin-from-command -- \
+             COMMAND, or --stream"
                 .into(),
         ));
     }
@@ -142,10 +217,15 @@ fn parent(repository: &Repository, args: &BackupArgs) -> Result<ParentChoice> {
     })
 }
 
-fn sources(args: &BackupArgs) -> Result<Vec<StreamSource>> {
-    let mut sources = Vec::new();
+/// Streams that were asked for one by one. Each is looked at while it passes: a dump of a database
+/// gets a catalogue of its tables.
+fn sources(args: &BackupArgs) -> Result<Job> {
+    let (mut streams, mut found) = (Vec::new(), Vec::new());
     let mut add = |name: Name, input: Box<dyn StreamInput>| {
-        sources.push(StreamSource { name, input, min_bytes: args.min_size });
+        let slot = Found::default();
+        let input = Box::new(ScanInput::lenient(input, &name.to_string(), slot.clone()));
+        found.push(slot);
+        streams.push(StreamSource { name, input, min_bytes: args.min_size });
     };
     if args.stdin {
         let input =
@@ -168,7 +248,9 @@ fn sources(args: &BackupArgs) -> Result<Vec<StreamSource>> {
             CommandInput::start_shell(&line).map_err(|error| io_error("start", &line, error))?;
         add(Name::new(&bytes[..at]), Box::new(input));
     }
-    Ok(sources)
+    let first = streams.first().map(|stream| stream.name.to_string());
+    let closing = first.map(|first| catalogue(Name::new(format!("{first}.catalogue.json")), found));
+    Ok(Job { streams, closing, ..Job::default() })
 }
 
 fn io_error(action: &'static str, path: &str, source: std::io::Error) -> Error {

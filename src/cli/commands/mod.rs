@@ -1,9 +1,11 @@
 //! One file a verb: `Args`, whose doc comments are the help text, and a function.
 
 mod backup;
+mod backup_source;
 mod cache;
 mod cat;
 mod check;
+mod config;
 mod copy;
 mod demo;
 mod diff;
@@ -22,6 +24,7 @@ mod prune;
 mod repair;
 mod restore;
 mod snapshots;
+mod source;
 mod stats;
 mod tag;
 
@@ -39,6 +42,10 @@ pub enum Command {
     Init(init::InitArgs),
     /// Back up files and directories, standard input, or the output of commands
     Backup(backup::BackupArgs),
+    /// List the sources of the configuration file, or test one
+    Source(source::SourceArgs),
+    /// Check the configuration file, or print an example of one
+    Config(config::ConfigArgs),
     /// Write a stream or file of a snapshot to standard output, or a directory as an archive
     Dump(dump::DumpArgs),
     /// Restore the files of a snapshot, or a part of them; streams become files
@@ -86,11 +93,23 @@ pub enum Command {
     Man(generate::ManArgs),
 }
 
+impl Command {
+    /// Whether the configuration file may say where the repository is.
+    pub fn needs_repository(&self) -> bool {
+        !matches!(
+            self,
+            Self::Config(_) | Self::Demo(_) | Self::Version | Self::Completions(_) | Self::Man(_)
+        )
+    }
+}
+
 /// Runs a command and gives its exit code.
 pub fn run(global: &Global, command: Command) -> Result<u8> {
     match command {
         Command::Init(args) => init::run(global, args),
         Command::Backup(args) => backup::run(global, args),
+        Command::Source(args) => source::run(global, args),
+        Command::Config(args) => config::run(global, args),
         Command::Dump(args) => dump::run(global, args),
         Command::Restore(args) => restore::run(global, args),
         Command::Ls(args) => ls::run(global, args),
@@ -138,6 +157,7 @@ impl FilterArgs {
             hosts: self.host.clone(),
             tags: self.tag.iter().map(|list| split_tags(list)).collect(),
             paths: self.path.iter().flat_map(|path| spellings(path)).collect(),
+            ..Filter::default()
         }
     }
 }

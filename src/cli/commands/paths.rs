@@ -8,12 +8,13 @@ use anyhow::Result;
 use clap::Args;
 use restow::backup::files::FilesSource;
 use restow::error::Error;
+use restow::settings::FilesConfig;
 use restow::source::exclude::{Excludes, TagFile};
 
 use crate::cli::output;
 
 /// What files to back up, and which not.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct PathArgs {
     /// Files and directories to back up
     paths: Vec<PathBuf>,
@@ -54,6 +55,16 @@ pub struct PathArgs {
 }
 
 impl PathArgs {
+    /// The same for a source of the configuration file.
+    pub fn of(config: &FilesConfig) -> Self {
+        Self {
+            paths: config.paths.clone(),
+            exclude: config.exclude.clone(),
+            one_file_system: config.one_file_system,
+            ..Self::default()
+        }
+    }
+
     /// Whether any file was asked for.
     pub fn is_empty(&self) -> bool {
         self.paths.is_empty() && self.files_from.is_empty() && self.files_from_raw.is_empty()

@@ -1,0 +1,141 @@
+//! How to reach a MariaDB or MySQL server, and the file that tells its client programs.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use percent_encoding::percent_decode_str;
+use zeroize::Zeroizing;
+
+use crate::database::Surroundings;
+
+/// `mysql://USER:PASSWORD@HOST:PORT/DATABASE?socket=PATH`
+#[derive(Clone, Default)]
+pub struct Login {
+    host: String,
+    port: String,
+    socket: String,
+    user: String,
+    password: Option<Zeroizing<String>>,
+    ssl_ca: String,
+    /// The database; empty for all.
+    pub database: String,
+}
+
+impl Login {
+    /// Parses an address. The error is for people and holds no password.
+    pub fn parse(text: &str, surroundings: &Surroundings) -> Result<Self, String> {
+        let rest = text.strip_prefix("mysql://").or_else(|| text.strip_prefix("mariadb://"));
+        let rest = rest.ok_or("the address must begin with mysql:// or mariadb://")?;
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (place, database) = rest.split_once('/').unwrap_or((rest, ""));
+        let (user, server) = place.rsplit_once('@').unwrap_or(("", place));
+        let (user, password) = user.split_once(':').unwrap_or((user, ""));
+        let (host, port) = server.rsplit_once(':').unwrap_or((server, ""));
+        let mut login = Self {
+            host: decoded(host)?,
+            port: decoded(port)?,
+            user: decoded(user)?,
+            database: decoded(database)?,
+            ..Self::default()
+        };
+        if !password.is_empty() {
+            login.password = Some(Zeroizing::new(decoded(password)?));
+        }
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=') {
+                Some(("socket", path)) => login.socket = decoded(path)?,
+                Some(("ssl-ca", path)) => login.ssl_ca = decoded(path)?,
+                _ => return Err(format!("'{pair}' is not supported: only socket= and ssl-ca=")),
+            }
+        }
+        if login.user.is_empty() {
+            let user = (surroundings.variables)("USER");
+            login.user = user.ok_or("no user is named")?;
+        }
+        if login.password.is_none() {
+            login.password = (surroundings.variables)("MYSQL_PWD").map(Zeroizing::new);
+        }
+        Ok(login)
+    }
+
+    /// The password to use instead.
+    pub fn with_password(mut self, password: Option<Zeroizing<String>>) -> Self {
+        self.password = password.or(self.password);
+        self
+    }
+
+    /// The address without secrets, for people.
+    pub fn address(&self) -> String {
+        let place = if self.socket.is_empty() { &self.host } else { &self.socket };
+        let port = if self.port.is_empty() { String::new() } else { format!(":{}", self.port) };
+        format!("mysql://{}@{place}{port}/{}", self.user, self.database)
+    }
+
+    /// Writes the file that client programs read how to log in from; only its owner may.
+    pub fn write(&self, folder: &Path) -> Result<LoginFile, String> {
+        let folder = tempfile::Builder::new().prefix("restow-mysql-").tempdir_in(folder);
+        let folder = folder.map_err(|error| format!("make a temporary folder: {error}"))?;
+        let path = folder.path().join("login.cnf");
+        let mut text = Zeroizing::new(String::from("[client]\n"));
+        let mut put = |word: &str, value: &str| {
+            if !value.is_empty() {
+                let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+                text.push_str(&format!("{word}=\"{value}\"\n"));
+            }
+        };
+        put("host", &self.host);
+        put("port", &self.port);
+        put("socket", &self.socket);
+        put("user", &self.user);
+        put("ssl-ca", &self.ssl_ca);
+        put("password", self.password.as_ref().map_or("", |password| password));
+        let mut options = std::fs::OpenOptions::new();
+        let written = options.write(true).create_new(true).mode(0o600).open(&path);
+        let written = written.and_then(|mut file| file.write_all(text.as_bytes()));
+        written.map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(LoginFile { path, _folder: folder })
+    }
+}
+
+/// The file, which goes with this.
+pub struct LoginFile {
+    path: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl LoginFile {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn decoded(text: &str) -> Result<String, String> {
+    let decoded = percent_decode_str(text).decode_utf8();
+    let decoded = decoded.map_err(|_| "the address is not UTF-8".to_owned())?;
+    match decoded.contains(['\n', '\r', '\0']) {
+        true => Err("the address has a line break in it".to_owned()),
+        false => Ok(decoded.into_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_and_shown_without_secrets() {
+        let surroundings = Surroundings {
+            variables: Box::new(|_| None),
+            path: None,
+            temporary: std::env::temp_dir(),
+        };
+        let parse = |text: &str| Login::parse(text, &surroundings);
+        let login = parse("mysql://ann:s%40fe@db:3307/shop?socket=/tmp/s").unwrap();
+        assert_eq!(login.address(), "mysql://ann@/tmp/s:3307/shop");
+        assert_eq!(login.password.unwrap().as_str(), "s@fe");
+        assert!(parse("mysql://db/shop").is_err_and(|error| error.contains("user")));
+        assert!(parse("http://x").is_err() && parse("mysql://a@b/c?x=y").is_err());
+    }
+}

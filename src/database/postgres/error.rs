@@ -1,0 +1,86 @@
+//! What a server refuses, and what can go wrong on the way to it.
+
+use std::io;
+
+/// Why something did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum PgError {
+    /// There is no session.
+    #[error("cannot connect: {0}")]
+    Connect(String),
+    /// The server refused.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The line broke.
+    #[error("the connection to the server broke: {0}")]
+    Io(#[from] io::Error),
+    /// The server went away.
+    #[error("the server closed the connection")]
+    Closed,
+    /// The other side is no PostgreSQL, or a kind that is not known.
+    #[error("the server said what is not understood: {0}")]
+    Protocol(String),
+}
+
+/// An error as the server words it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
+#[error("{severity}: {message}{}", if detail.is_empty() { String::new() } else { format!(" ({detail})") })]
+pub struct ServerError {
+    /// `ERROR`, `FATAL`, `PANIC`, not translated where the server says so.
+    pub severity: String,
+    /// SQLSTATE.
+    pub code: String,
+    /// The text.
+    pub message: String,
+    /// More of it.
+    pub detail: String,
+}
+
+impl ServerError {
+    /// Whether the session ends with it.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self.severity.as_str(), "FATAL" | "PANIC")
+    }
+}
+
+impl PgError {
+    /// The SQLSTATE, where the server gave one.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Server(error) => &error.code,
+            _ => "",
+        }
+    }
+}
+
+/// Reads an `ErrorResponse`.
+pub fn server_error(body: &[u8]) -> PgError {
+    let mut error = ServerError::default();
+    for field in body.split(|byte| *byte == 0) {
+        let Some((kind, text)) = field.split_first() else { continue };
+        let text = String::from_utf8_lossy(text).into_owned();
+        match kind {
+            b'V' => error.severity = text,
+            b'S' if error.severity.is_empty() => error.severity = text,
+            b'C' => error.code = text,
+            b'M' => error.message = text,
+            b'D' => error.detail = text,
+            _ => {}
+        }
+    }
+    error.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_read() {
+        let body = b"SFEHLER\0VERROR\0C42P01\0Mrelation \"x\" does not exist\0\0";
+        let error = server_error(body);
+        assert_eq!(error.code(), "42P01");
+        assert_eq!(error.to_string(), "ERROR: relation \"x\" does not exist");
+        assert_eq!(server_error(b"").to_string(), ": ");
+    }
+}

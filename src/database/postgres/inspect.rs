@@ -1,0 +1,162 @@
+//! What a database holds, as its catalogs say under the snapshot of a session.
+
+use serde::Deserialize;
+
+use super::client::Client;
+use super::error::PgError;
+use crate::catalogue::{Extension, Position};
+
+/// One relation that has rows of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Relation {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// Bytes on disk, without indexes.
+    pub bytes: u64,
+    /// Columns that are not generated, in order.
+    pub columns: Vec<String>,
+    /// Columns of the primary key, in its order.
+    pub key: Vec<String>,
+    /// How well the rows lie in the order of the key's first column, 0 to 1000.
+    pub correlation: u32,
+    /// A permanent ordinary table that no extension owns: one that we may read ourselves.
+    pub is_plain: bool,
+    /// The session's role may read it.
+    pub is_readable: bool,
+    /// Policies hide rows from the session's role.
+    pub has_policies: bool,
+}
+
+impl Relation {
+    /// `"schema"."name"`, quoted.
+    pub fn quoted(&self) -> String {
+        format!("{}.{}", quote(&self.schema), quote(&self.name))
+    }
+
+    /// `schema.name`, for people.
+    pub fn full_name(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
+}
+
+/// An identifier in quotes.
+pub fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text as a literal, whatever `standard_conforming_strings` says.
+pub fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if text.contains('\\') {
+        format!(" E'{}'", quoted.replace('\\', "\\\\"))
+    } else {
+        format!("'{quoted}'")
+    }
+}
+
+/// Settings under which rows look the same wherever they are read (as `pg_dump` sets them).
+pub const SETTINGS: &str = "SET DateStyle = ISO; SET IntervalStyle = postgres;
+    SET extra_float_digits = 3; SET bytea_output = hex; SET synchronize_seqscans = off;
+    SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0;
+    SET row_security = off; SET search_path = ''; SET xmloption = content; SET jit = off";
+
+/// Makes a session fit for reading rows. The text encoding is the database's own, as in `pg_dump`.
+pub fn prepare(client: &mut Client) -> Result<(), PgError> {
+    client.query(SETTINGS)?;
+    if version_number(client)? >= 170_000 {
+        client.query("SET transaction_timeout = 0")?;
+    }
+    let encoding = client.value("SHOW server_encoding")?;
+    client.query(&format!("SET client_encoding = {}", literal(&encoding)))?;
+    Ok(())
+}
+
+/// The server's version as one number: 150008 for 15.8.
+pub fn version_number(client: &mut Client) -> Result<u32, PgError> {
+    let text = client.value("SHOW server_version_num")?;
+    text.parse().map_err(|_| PgError::Protocol(format!("server_version_num is '{text}'")))
+}
+
+const RELATIONS: &str = "SELECT json_build_object(
+  'schema', n.nspname, 'name', c.relname, 'bytes', pg_catalog.pg_table_size(c.oid),
+  'columns', coalesce((SELECT json_agg(a.attname ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
+    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
+    '[]'),
+  'key', coalesce((SELECT json_agg(a.attname ORDER BY k.place)
+    FROM pg_catalog.pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY k(number, place),
+      pg_catalog.pg_attribute a
+    WHERE i.indrelid = c.oid AND i.indisprimary AND i.indisvalid AND k.place <= i.indnkeyatts
+      AND a.attrelid = c.oid AND a.attnum = k.number), '[]'),
+  'correlation', coalesce((SELECT (abs(s.correlation) * 1000)::int
+    FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a
+      ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
+    JOIN pg_catalog.pg_stats s
+      ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = a.attname
+    WHERE i.indrelid = c.oid AND i.indisprimary AND NOT s.inherited LIMIT 1), 0),
+  'is_plain', c.relkind = 'r' AND c.relpersistence = 'p' AND NOT EXISTS (
+    SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass
+      AND d.objid = c.oid AND d.deptype = 'e'),
+  'is_readable', has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'),
+  'has_policies', c.relrowsecurity AND pg_catalog.row_security_active(c.oid))
+ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't'
+   AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+ ORDER BY n.nspname, c.relname";
+
+/// The tables and materialised views of the database.
+pub fn relations(client: &mut Client) -> Result<Vec<Relation>, PgError> {
+    let rows = client.query(RELATIONS)?;
+    let texts = rows.into_iter().filter_map(|mut row| row.swap_remove(0));
+    texts
+        .map(|text| {
+            serde_json::from_str(&text)
+                .map_err(|error| PgError::Protocol(format!("the list of tables: {error}")))
+        })
+        .collect()
+}
+
+/// Where a session's snapshot stands. What the role may not see is left out.
+pub fn position(client: &mut Client, snapshot: String) -> Result<Position, PgError> {
+    let mut ask = |sql: &str| -> Result<String, PgError> {
+        client.query("SAVEPOINT ask")?;
+        match client.value(sql) {
+            Ok(value) => Ok(value),
+            Err(PgError::Server(error)) if !error.is_fatal() => {
+                client.query("ROLLBACK TO SAVEPOINT ask")?;
+                Ok(String::new())
+            }
+            Err(error) => Err(error),
+        }
+    };
+    let lsn = ask("SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+        ELSE pg_current_wal_lsn() END")?;
+    let system_id = ask("SELECT system_identifier FROM pg_control_system()")?;
+    Ok(Position { system_id, snapshot, lsn, ..Position::default() })
+}
+
+/// Extensions that are installed in the database, but for those that every database has.
+pub fn extensions(client: &mut Client) -> Result<Vec<Extension>, PgError> {
+    let rows = client.query(
+        "SELECT extname, extversion FROM pg_catalog.pg_extension
+         WHERE extname <> 'plpgsql' ORDER BY extname",
+    )?;
+    let extension = |row: Vec<Option<String>>| {
+        let mut texts = row.into_iter().map(Option::unwrap_or_default);
+        Some(Extension { name: texts.next()?, version: texts.next()? })
+    };
+    Ok(rows.into_iter().filter_map(extension).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_texts_are_quoted() {
+        assert_eq!(quote("a\"b"), "\"a\"\"b\"");
+        assert_eq!(literal("it's"), "'it''s'");
+        assert_eq!(literal(r"a\'"), r" E'a\\'''");
+    }
+}

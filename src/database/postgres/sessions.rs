@@ -1,0 +1,118 @@
+//! Sessions that all see one exported snapshot, and tables read through them.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use super::client::Client;
+use super::dsn::Dsn;
+use super::error::PgError;
+use super::inspect::{self, Relation, literal, quote};
+use crate::catalogue::{Encoding, Table};
+use crate::source::{Stopper, StreamInput};
+
+/// Sessions under one snapshot. As many are opened as are read from at a time.
+pub struct Sessions {
+    dsn: Dsn,
+    snapshot: String,
+    idle: Mutex<Vec<Client>>,
+}
+
+impl Sessions {
+    /// Sessions that will see this snapshot.
+    pub fn new(dsn: Dsn, snapshot: String) -> Self {
+        Self { dsn, snapshot, idle: Mutex::default() }
+    }
+
+    fn take(&self) -> Result<Client, PgError> {
+        if let Some(client) = self.idle.lock().expect("no panics here").pop() {
+            return Ok(client);
+        }
+        let mut client = Client::connect(&self.dsn)?;
+        inspect::prepare(&mut client)?;
+        client.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+        client.query(&format!("SET TRANSACTION SNAPSHOT {}", literal(&self.snapshot)))?;
+        Ok(client)
+    }
+
+    fn give_back(&self, client: Client) {
+        self.idle.lock().expect("no panics here").push(client);
+    }
+}
+
+/// The rows of one table, in text format.
+pub struct TableInput {
+    sessions: Arc<Sessions>,
+    client: Option<Client>,
+    table: Table,
+    hasher: blake3::Hasher,
+    done: Arc<Mutex<Vec<Table>>>,
+}
+
+/// The command that reads a table.
+pub fn copy_command(relation: &Relation, in_key_order: bool) -> String {
+    let columns: Vec<String> = relation.columns.iter().map(|column| quote(column)).collect();
+    if columns.is_empty() {
+        // Rows without columns: as pg_dump does.
+        return format!("COPY {} TO STDOUT", relation.quoted());
+    }
+    let (columns, table) = (columns.join(", "), relation.quoted());
+    if !in_key_order {
+        return format!("COPY {table} ({columns}) TO STDOUT");
+    }
+    let key: Vec<String> = relation.key.iter().map(|column| quote(column)).collect();
+    let key = key.join(", ");
+    format!("COPY (SELECT {columns} FROM ONLY {table} ORDER BY {key}) TO STDOUT")
+}
+
+impl TableInput {
+    /// Begins to read a table. When it was read to its end, it is added to `done`.
+    pub fn start(
+        sessions: Arc<Sessions>,
+        relation: &Relation,
+        in_key_order: bool,
+        stream: String,
+        done: Arc<Mutex<Vec<Table>>>,
+    ) -> Result<Self, PgError> {
+        let mut client = sessions.take()?;
+        client.copy_out(&copy_command(relation, in_key_order))?;
+        let table = Table {
+            schema: relation.schema.clone(),
+            name: relation.name.clone(),
+            columns: relation.columns.clone(),
+            key: relation.key.clone(),
+            in_key_order,
+            stream,
+            encoding: Encoding::Copy,
+            ..Table::default()
+        };
+        let hasher = blake3::Hasher::new();
+        Ok(Self { sessions, client: Some(client), table, hasher, done })
+    }
+}
+
+impl StreamInput for TableInput {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(client) = &mut self.client else { return Ok(0) };
+        let count = client.copy_read(buffer).map_err(|error| match error {
+            PgError::Io(error) => error,
+            other => io::Error::other(other),
+        })?;
+        self.hasher.update(&buffer[..count]);
+        self.table.bytes += count as u64;
+        Ok(count)
+    }
+
+    fn finish(&mut self) -> Result<(), String> {
+        let Some(mut client) = self.client.take() else { return Err("was read already".into()) };
+        self.table.rows = client.copy_end().map_err(|error| error.to_string())?;
+        self.table.rows_hash = self.hasher.finalize().to_hex().to_string();
+        self.done.lock().expect("no panics here").push(std::mem::take(&mut self.table));
+        self.sessions.give_back(client);
+        Ok(())
+    }
+
+    fn stopper(&self) -> Option<Stopper> {
+        let socket = self.client.as_ref()?.handle().ok()?;
+        Some(Stopper::Socket(socket))
+    }
+}
