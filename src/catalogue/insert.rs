@@ -4,7 +4,12 @@
 //! The values, most of a dump, are looked at 64 bytes at a time and without branches: a bit for each
 //! quote, backslash, parenthesis and semicolon, then arithmetic on the bits (as simdjson does it).
 
+use super::Range;
+use super::rows::{RowCounter, Tally};
+
 const BLOCK: usize = 64;
+/// How much of the first statement is kept to read the table and columns from.
+const HEAD_LIMIT: usize = 64 << 10;
 const LONGEST_KEYWORD: usize = 6;
 
 /// Counts rows over pieces of any size.
@@ -120,6 +125,44 @@ impl InsertCounter {
             }
         }
         None
+    }
+}
+
+/// The `INSERT` statements of one table, from the first to the last.
+#[derive(Debug)]
+pub(super) struct InsertRun {
+    counter: InsertCounter,
+    bytes: RowCounter,
+    head: Vec<u8>,
+    /// From the first statement to the end of the last.
+    pub range: Range,
+}
+
+impl InsertRun {
+    /// Before the first statement, which is at `start`. `escapes`: see [`InsertCounter::new`].
+    pub fn new(start: u64, escapes: bool) -> Self {
+        Self {
+            counter: InsertCounter::new(escapes),
+            bytes: RowCounter::default(),
+            head: Vec::new(),
+            range: Range { start, end: start },
+        }
+    }
+
+    /// Takes bytes up to the end of a statement: how many they are, if it ends in this piece.
+    pub fn push(&mut self, bytes: &[u8]) -> Option<usize> {
+        let end = self.counter.push(bytes);
+        let taken = &bytes[..end.unwrap_or(bytes.len())];
+        let room = HEAD_LIMIT.saturating_sub(self.head.len());
+        self.head.extend_from_slice(&taken[..taken.len().min(room)]);
+        self.bytes.push(taken);
+        end
+    }
+
+    /// After the last statement: its start, and the rows of all.
+    pub fn finish(self) -> (Vec<u8>, Tally) {
+        let rows = self.counter.rows();
+        (self.head, Tally { rows, ..self.bytes.finish() })
     }
 }
 

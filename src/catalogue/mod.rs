@@ -5,10 +5,16 @@
 //! Pure: knows neither databases nor repositories.
 
 mod archive;
+mod copy;
 #[cfg(test)]
 mod fixture;
 mod frame;
 mod insert;
+mod lexer;
+mod mysql_sql;
+mod mysql_words;
+mod postgres_section;
+mod postgres_sql;
 mod rows;
 mod scan;
 mod schema;

@@ -6,11 +6,21 @@
 //! the catalogue, with a warning. Any other stream costs a look at its first bytes.
 
 use super::archive::ArchiveScanner;
+use super::mysql_sql::MysqlSql;
+use super::postgres_sql::PostgresSql;
 use super::toc::{MAGIC, Toc};
 use super::{Catalogue, Range};
 
 /// How far into a stream its kind must show.
 const HEAD: usize = 4096;
+
+/// How dumps of pg_dump and pg_dumpall begin.
+const POSTGRES: [&[u8]; 2] =
+    [b"--\n-- PostgreSQL database dump", b"--\n-- PostgreSQL database cluster dump"];
+
+/// How dumps of mariadb-dump and mysqldump begin.
+const MYSQL: [&[u8]; 3] =
+    [b"-- MariaDB dump ", b"-- MySQL dump ", b"/*M!999999\\- enable the sandbox"];
 
 /// What a dump holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +51,8 @@ enum Kind {
     /// The first bytes do not tell yet.
     Open(Vec<u8>),
     Archive(Box<ArchiveScanner>),
+    Postgres(Box<PostgresSql>),
+    Mysql(Box<MysqlSql>),
     /// Nothing that is known.
     Foreign,
 }
@@ -61,6 +73,8 @@ impl Scanner {
     pub fn push(&mut self, bytes: &[u8]) {
         match &mut self.kind {
             Kind::Foreign => {}
+            Kind::Postgres(scanner) => scanner.push(bytes),
+            Kind::Mysql(scanner) => scanner.push(bytes),
             Kind::Open(head) => {
                 head.extend_from_slice(bytes);
                 if let Some(kind) = kind(head) {
@@ -88,6 +102,8 @@ impl Scanner {
         match self.kind {
             Kind::Open(_) | Kind::Foreign => None,
             Kind::Archive(scanner) => scanner.finish(stream),
+            Kind::Postgres(scanner) => Some(scanner.finish(stream)),
+            Kind::Mysql(scanner) => Some(scanner.finish(stream)),
         }
     }
 }
@@ -97,6 +113,14 @@ fn kind(head: &[u8]) -> Option<Kind> {
     if head.starts_with(MAGIC) {
         return Some(Kind::Archive(Box::default()));
     }
-    let undecided = head.len() < HEAD && MAGIC.starts_with(head);
+    let lines = head.trim_ascii_start();
+    if POSTGRES.iter().any(|line| lines.starts_with(line)) {
+        return Some(Kind::Postgres(Box::new(PostgresSql::new())));
+    }
+    if MYSQL.iter().any(|line| lines.starts_with(line)) {
+        return Some(Kind::Mysql(Box::new(MysqlSql::new())));
+    }
+    let known = POSTGRES.iter().chain(&MYSQL).copied().chain([MAGIC]);
+    let undecided = head.len() < HEAD && known.into_iter().any(|line| line.starts_with(lines));
     if undecided { None } else { Some(Kind::Foreign) }
 }

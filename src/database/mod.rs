@@ -7,6 +7,7 @@ pub mod command;
 pub mod mysql;
 pub mod pattern;
 pub mod postgres;
+pub mod pour;
 pub mod prepare;
 pub mod probe;
 pub mod scan;

@@ -2,6 +2,7 @@
 
 mod login;
 mod probe;
+mod restore;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -19,6 +20,7 @@ use crate::source::lazy::LazyInput;
 
 pub use login::{Login, LoginFile};
 pub(super) use probe::probe;
+pub use restore::{Plan, RestoreOptions, plan, restore};
 
 /// Rows of one `INSERT` together: a small buffer keeps a changed row from shifting all that follow
 /// (one row deleted early: 0.2 % new bytes instead of 11 %).

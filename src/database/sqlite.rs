@@ -8,12 +8,15 @@ use bytes::Bytes;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
+use super::postgres::restore::Origin;
 use super::{Prepared, Surroundings, source_error, stream_prefix};
 use crate::backup::{ClosingStream, StreamSource};
 use crate::catalogue::{Catalogue, Encoding, Mode, Table};
 use crate::error::{Error, Result};
 use crate::format::name::Name;
 use crate::format::snapshot::SourceRef;
+use crate::progress::Progress;
+use crate::restore::{WriterTarget, copy_stream};
 use crate::settings::{SqliteCheck, SqliteConfig};
 use crate::source::file::FileInput;
 
@@ -180,4 +183,72 @@ pub fn tables(connection: &Connection, stream: &str) -> rusqlite::Result<Vec<Tab
         });
     }
     Ok(tables)
+}
+
+/// Puts a database back into a file: beside it first, then in its place. Returns the number of tables.
+/// A file that is there is replaced only where its name is confirmed.
+pub fn restore(
+    origin: &Origin<'_>,
+    path: &Path,
+    overwrite: Option<&str>,
+    progress: &Progress,
+) -> Result<usize> {
+    let io = |action: &'static str, path: &Path, source| Error::Io {
+        action,
+        path: path.display().to_string(),
+        source,
+    };
+    let name = path.file_name().map(|it| it.to_string_lossy().into_owned()).unwrap_or_default();
+    if path.symlink_metadata().is_ok() && overwrite != Some(name.as_str()) {
+        let path = path.display();
+        let text = format!("{path} is there already: confirm it with --yes-overwrite {name}");
+        return Err(Error::Conflict(text));
+    }
+    let stream = origin.snapshot.stream(origin.catalogue.schema_stream.as_bytes());
+    let stream = stream.ok_or_else(|| Error::Missing {
+        what: format!("stream {}", origin.catalogue.schema_stream),
+    })?;
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let file = tempfile::Builder::new().prefix(".restow-").tempfile_in(folder);
+    let file = file.map_err(|source| io("make a file in", folder, source))?;
+    let mut target =
+        WriterTarget { writer: file.as_file(), name: file.path().display().to_string() };
+    copy_stream(origin.repository, stream, &mut target, progress)?;
+    file.as_file().sync_all().map_err(|source| io("sync", file.path(), source))?;
+    let failed = |error: String| source_error(&path.display().to_string(), error);
+    let connection = open(file.path()).map_err(|error| failed(error.to_string()))?;
+    check(&connection, SqliteCheck::Full).map_err(failed)?;
+    let tables = tables(&connection, "").map_err(|error| failed(error.to_string()))?;
+    compare(&origin.catalogue.tables, &tables).map_err(failed)?;
+    drop(connection);
+    // Pages that wait in files beside the old one must not get into the new one.
+    for suffix in ["-wal", "-shm", "-journal"] {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(suffix);
+        match std::fs::remove_file(&beside) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(io("remove", Path::new(&beside), error));
+            }
+            _ => {}
+        }
+    }
+    file.persist(path).map_err(|error| io("put in place", path, error.error))?;
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|source| io("sync", folder, source))?;
+    Ok(tables.len())
+}
+
+/// Whether the tables are those that were read.
+pub fn compare(expected: &[Table], found: &[Table]) -> Result<(), String> {
+    for table in expected {
+        let name = &table.name;
+        match found.iter().find(|it| it.name == *name) {
+            None => return Err(format!("the table {name} is missing")),
+            Some(it) if it.rows != table.rows => {
+                return Err(format!("{name} has {} rows instead of {}", it.rows, table.rows));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
 }

@@ -23,6 +23,7 @@ mod paths;
 mod prune;
 mod repair;
 mod restore;
+mod restore_into;
 mod snapshots;
 mod source;
 mod stats;

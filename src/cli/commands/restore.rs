@@ -11,22 +11,30 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use restow::error::Error;
 use restow::format::name::Name;
 use restow::repository::Repository;
-use restow::repository::snapshots::NamedSnapshot;
+use restow::repository::snapshots::{Filter, NamedSnapshot};
 use restow::restore::files::{place_below, restore_stream};
 use restow::restore::options::{Overwrite, Selection, TreeOptions, TreeReport, Wanted};
 use restow::restore::tree::restore_tree;
 
+use super::restore_into::{self, How, IntoArgs};
 use super::{FilterArgs, name_of};
 use crate::cli::{Global, interrupt, output};
 
-/// Restore the files of a snapshot, or a part of them; streams become files
+/// Restore the files of a snapshot, or a part of them; streams become files. Or put a database back
 #[derive(Args)]
 pub struct RestoreArgs {
-    /// Id of the snapshot, its first digits, or `latest`
-    snapshot: String,
+    /// Id of the snapshot, its first digits, or `latest` [default, with --into or --source: latest]
+    #[arg(value_name = "SNAPSHOT", required_unless_present_any = ["snapshot", "into", "source"])]
+    #[arg(conflicts_with = "snapshot")]
+    id: Option<String>,
+    /// The same
+    #[arg(long, value_name = "SNAPSHOT")]
+    snapshot: Option<String>,
     /// Folder to restore into; paths of the snapshot go below it
-    #[arg(short, long, value_name = "FOLDER")]
-    target: PathBuf,
+    #[arg(short, long, value_name = "FOLDER", required_unless_present_any = ["into", "source"])]
+    target: Option<PathBuf>,
+    #[command(flatten)]
+    into: IntoArgs,
     /// Restore only this path and all below it, or what matches this pattern (several times)
     #[arg(short, long, value_name = "PATH|PATTERN")]
     include: Vec<OsString>,
@@ -70,8 +78,12 @@ enum OverwriteArg {
 
 /// Restores the chosen streams and files.
 pub fn run(global: &Global, args: RestoreArgs) -> Result<u8> {
+    let Some(target) = args.target.clone() else { return into_database(global, &args) };
+    let (global, source) = args.into.source(global)?;
+    let (global, args) = (&global, Files { target, args });
     let repository = global.open_read_only()?;
-    let named = repository.find_snapshot(&args.snapshot, &args.filter.filter())?;
+    let filter = Filter { source, ..args.filter.filter() };
+    let named = repository.find_snapshot(args.wanted(), &filter)?;
     let progress = interrupt::progress();
     progress.total_bytes.store(named.snapshot.total_bytes(), Ordering::Relaxed);
     let display = output::Display::start(global, &progress);
@@ -96,11 +108,41 @@ pub fn run(global: &Global, args: RestoreArgs) -> Result<u8> {
     Ok(0)
 }
 
+/// Puts a database back into a server.
+fn into_database(global: &Global, args: &RestoreArgs) -> Result<u8> {
+    let (global, source) = args.into.source(global)?;
+    let repository = global.open_read_only()?;
+    let filter = Filter { source, ..args.filter.filter() };
+    let named = repository.find_snapshot(args.wanted(), &filter)?;
+    let how = How { no_owner: args.no_owner, dry_run: args.dry_run };
+    restore_into::run(&global, &repository, &named, &args.into, how)
+}
+
+impl RestoreArgs {
+    fn wanted(&self) -> &str {
+        self.id.as_deref().or(self.snapshot.as_deref()).unwrap_or("latest")
+    }
+}
+
+/// A restore of files, with the folder that it goes to.
+struct Files {
+    target: PathBuf,
+    args: RestoreArgs,
+}
+
+impl std::ops::Deref for Files {
+    type Target = RestoreArgs;
+
+    fn deref(&self) -> &RestoreArgs {
+        &self.args
+    }
+}
+
 /// Restores the streams that are wanted. What goes wrong with one is noted; the others go on.
 fn restore_streams(
     repository: &Repository,
     named: &NamedSnapshot,
-    args: &RestoreArgs,
+    args: &Files,
     options: &TreeOptions,
     report: &mut TreeReport,
 ) -> Result<Vec<(Name, PathBuf, u64)>> {
@@ -134,11 +176,7 @@ fn restore_streams(
     Ok(restored)
 }
 
-fn options(
-    repository: &Repository,
-    named: &NamedSnapshot,
-    args: &RestoreArgs,
-) -> Result<TreeOptions> {
+fn options(repository: &Repository, named: &NamedSnapshot, args: &Files) -> Result<TreeOptions> {
     let wanted = selection(repository, named, args)?;
     if args.delete && wanted.is_some() {
         return Err(Error::Usage("--delete goes with whole restores alone".into()).into());
@@ -165,7 +203,7 @@ fn options(
 fn selection(
     repository: &Repository,
     named: &NamedSnapshot,
-    args: &RestoreArgs,
+    args: &Files,
 ) -> Result<Option<Wanted>> {
     if args.include.is_empty() && args.exclude.is_empty() {
         return Ok(None);
@@ -215,13 +253,7 @@ fn compile(patterns: &[String]) -> Result<Gitignore> {
     Ok(builder.build().map_err(|error| Error::Usage(error.to_string()))?)
 }
 
-fn print_stream(
-    global: &Global,
-    args: &RestoreArgs,
-    name: &Name,
-    path: &Path,
-    size: u64,
-) -> Result<()> {
+fn print_stream(global: &Global, args: &Files, name: &Name, path: &Path, size: u64) -> Result<()> {
     if global.json {
         output::json(&serde_json::json!({
             "message_type": "restored", "name": name, "path": path.to_string_lossy(), "size": size,
@@ -235,7 +267,7 @@ fn print_stream(
     Ok(())
 }
 
-fn print_tree(global: &Global, args: &RestoreArgs, report: &TreeReport) -> Result<u8> {
+fn print_tree(global: &Global, args: &Files, report: &TreeReport) -> Result<u8> {
     for (path, detail) in &report.problems {
         eprintln!("restow: {path}: {detail}");
     }

@@ -7,6 +7,8 @@ pub mod dsn;
 pub mod error;
 pub mod inspect;
 mod link;
+pub mod restore;
 mod sessions;
+pub mod sql;
 mod tls;
 pub mod tools;

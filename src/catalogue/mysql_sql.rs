@@ -1,0 +1,328 @@
+//! Reads a dump of mariadb-dump or mysqldump as it passes by: which statements define which table, and
+//! the statements that hold its rows, counted and hashed.
+//!
+//! The dump programs write a comment before each table's definition and before its rows; triggers
+//! follow the rows without one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::insert::InsertRun;
+use super::lexer::{Dialect, Item, Kind, Splitter};
+use super::mysql_words::{
+    Heading, definer, heading, insert_columns, name_after, note_position, table_columns, tool,
+    without_counter,
+};
+use super::postgres_section::new_table;
+use super::scan::Scanned;
+use super::subject::Name;
+use super::toc::text;
+use super::{Catalogue, Encoding, Mode, Range, Table, schema};
+
+/// Takes a dump piece by piece.
+#[derive(Debug)]
+pub(super) struct MysqlSql {
+    splitter: Splitter,
+    in_insert: bool,
+    dashes: Option<u64>,
+    section: Option<Section>,
+    schema: String,
+    tables: BTreeMap<Name, Table>,
+    parts: BTreeMap<Name, Vec<schema::Part>>,
+    other_parts: Vec<schema::Part>,
+    roles: BTreeSet<String>,
+    preamble_end: u64,
+    preamble_open: bool,
+    trailer: Option<u64>,
+    complete: bool,
+    catalogue: Catalogue,
+}
+
+/// What stands behind a comment, up to the next.
+#[derive(Debug)]
+struct Section {
+    kind: Heading,
+    start: u64,
+    /// The table as its statements name it.
+    name: Option<String>,
+    inserts: Option<InsertRun>,
+    /// From `LOCK TABLES` to `UNLOCK TABLES`.
+    locked: Option<Range>,
+    /// Behind the rows: triggers.
+    tail: Option<u64>,
+}
+
+impl MysqlSql {
+    /// At the start of a dump.
+    pub fn new() -> Self {
+        Self {
+            splitter: Splitter::new(Dialect::Mysql),
+            in_insert: false,
+            dashes: None,
+            section: None,
+            schema: String::new(),
+            tables: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            other_parts: Vec::new(),
+            roles: BTreeSet::new(),
+            preamble_end: 0,
+            preamble_open: true,
+            trailer: None,
+            complete: false,
+            catalogue: Catalogue::default(),
+        }
+    }
+
+    /// Takes the next piece.
+    pub fn push(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            if self.in_insert {
+                self.insert(&mut rest);
+            } else if let Some(item) = self.splitter.next(&mut rest) {
+                self.item(item);
+            }
+        }
+    }
+
+    fn insert(&mut self, rest: &mut &[u8]) {
+        let inserts = self.section.as_mut().and_then(|section| section.inserts.as_mut());
+        let Some(inserts) = inserts else {
+            self.in_insert = false;
+            return;
+        };
+        let end = inserts.push(rest);
+        let len = end.unwrap_or(rest.len());
+        *rest = &rest[len..];
+        self.splitter.skip(len);
+        if end.is_some() {
+            inserts.range.end = self.splitter.at();
+            self.in_insert = false;
+        }
+    }
+
+    fn item(&mut self, item: Item) {
+        match item.kind {
+            Kind::Comment => self.comment(&text(item.text.trim_ascii()), item.range),
+            Kind::Command => self.note_tail(item.range.start),
+            Kind::Statement => self.statement(&text(&item.text), item.range),
+            Kind::Insert => {
+                let Some(section) = &mut self.section else { return };
+                let run =
+                    section.inserts.get_or_insert_with(|| InsertRun::new(item.range.start, true));
+                run.push(&item.text);
+                self.in_insert = true;
+            }
+        }
+    }
+
+    fn comment(&mut self, line: &str, range: Range) {
+        if line == "--" {
+            self.dashes = self.dashes.or(Some(range.start));
+            return;
+        }
+        let start = self.dashes.take().unwrap_or(range.start);
+        if let Some(kind) = heading(line) {
+            self.close_section(start);
+            self.preamble_open = false;
+            self.splitter.give_inserts = matches!(kind, Heading::Rows(_));
+            if let Heading::Database(name) = &kind {
+                name.clone_into(&mut self.schema);
+            }
+            self.section = Some(Section::new(kind, start));
+        } else if line.starts_with("-- Dump completed") {
+            self.close_section(start);
+            self.complete = true;
+        } else if let Some(version) = line.strip_prefix("-- Server version") {
+            version.trim().clone_into(&mut self.catalogue.server_version);
+        } else if let Some((_, database)) = line.split_once("    Database: ")
+            && line.starts_with("-- Host: ")
+        {
+            database.trim().clone_into(&mut self.catalogue.database);
+            self.schema.clone_from(&self.catalogue.database);
+        } else if let Some(tool) = tool(line) {
+            self.catalogue.tools = vec![tool];
+        } else {
+            note_position(line, &mut self.catalogue.position);
+        }
+    }
+
+    fn statement(&mut self, statement: &str, range: Range) {
+        self.dashes = None;
+        if statement.starts_with("/*!") && statement.contains("=@OLD_") {
+            self.close_section(range.start);
+            self.trailer = self.trailer.or(Some(range.start));
+            return;
+        }
+        if self.preamble_open {
+            // The place in the binary log that some dumps set is for whole restores alone.
+            match statement.starts_with("/*!") {
+                true => self.preamble_end = range.end,
+                false => self.preamble_open = false,
+            }
+        }
+        if self.section.is_none() || statement.starts_with("CHANGE ") {
+            note_position(statement, &mut self.catalogue.position);
+        }
+        self.roles.extend(definer(statement));
+        let Some(section) = &mut self.section else { return };
+        match section.kind {
+            Heading::Table(_) if statement.starts_with("CREATE TABLE ") => {
+                self.create_table(statement);
+            }
+            Heading::Rows(_) => self.beside_rows(statement, range),
+            Heading::Other if is_creation(statement) => {
+                self.other_parts.push(schema::part(&[&self.schema, statement]));
+            }
+            _ => {}
+        }
+    }
+
+    fn create_table(&mut self, statement: &str) {
+        let Some(section) = &mut self.section else { return };
+        let without = statement.replacen("IF NOT EXISTS ", "", 1);
+        section.name = name_after(&without, "TABLE ");
+        let Some(name) = section.table(&self.schema) else { return };
+        let (columns, key) = table_columns(statement);
+        let part = schema::part(&[&without_counter(statement)]);
+        self.parts.entry(name.clone()).or_default().push(part);
+        let table = self.tables.entry(name).or_insert_with_key(new_table);
+        (table.columns, table.key) = (columns, key);
+    }
+
+    /// What stands before and behind the `INSERT` statements of a table.
+    fn beside_rows(&mut self, statement: &str, range: Range) {
+        let Some(section) = &mut self.section else { return };
+        if statement.starts_with("LOCK TABLES ") {
+            section.name = name_after(statement, "TABLES ");
+            section.locked = Some(Range { start: range.start, end: range.start });
+        } else if statement.starts_with("UNLOCK TABLES") {
+            section.locked.iter_mut().for_each(|locked| locked.end = range.end);
+        } else if statement.starts_with("/*!50003 ") {
+            self.note_tail(range.start);
+        }
+        let Some(name) = self.section.as_ref().and_then(|section| section.table(&self.schema))
+        else {
+            return;
+        };
+        if is_creation(statement) {
+            self.parts.entry(name).or_default().push(schema::part(&[statement]));
+        }
+    }
+
+    fn note_tail(&mut self, at: u64) {
+        let Some(section) = &mut self.section else { return };
+        if matches!(section.kind, Heading::Rows(_)) {
+            section.tail = section.tail.or(Some(at));
+            self.splitter.give_inserts = false;
+        }
+    }
+
+    fn close_section(&mut self, at: u64) {
+        self.splitter.give_inserts = false;
+        let Some(mut section) = self.section.take() else { return };
+        let inserts = section.inserts.take().map(|inserts| {
+            let range = inserts.range;
+            let (head, tally) = inserts.finish();
+            (range, text(&head), tally)
+        });
+        if let (None, Some((_, head, _))) = (&section.name, &inserts) {
+            section.name = name_after(head, " INTO ");
+        }
+        let Some(name) = section.table(&self.schema) else { return };
+        let table = self.tables.entry(name).or_insert_with_key(new_table);
+        let Heading::Rows(_) = section.kind else {
+            table.definition.push(Range { start: section.start, end: at });
+            return;
+        };
+        table.encoding = Encoding::Statements;
+        if let Some(start) = section.tail {
+            table.definition.push(Range { start, end: at });
+        }
+        let locked = section.locked.filter(|locked| !locked.is_empty());
+        table.data.extend(locked.or(inserts.as_ref().map(|(range, ..)| *range)));
+        let Some((_, head, tally)) = inserts else {
+            table.rows_hash = blake3::hash(b"").to_hex().to_string();
+            return;
+        };
+        (table.rows, table.bytes, table.rows_hash) = (tally.rows, tally.bytes, tally.hash);
+        let columns = insert_columns(&head);
+        if !columns.is_empty() {
+            table.columns = columns;
+        }
+    }
+
+    /// After the last byte.
+    pub fn finish(mut self, stream: &str) -> Scanned {
+        let end = self.splitter.at();
+        let complete = self.verdict();
+        self.close_section(self.trailer.unwrap_or(end));
+        let trailer = Range { start: self.trailer.unwrap_or(end), end };
+        let mut all = self.other_parts;
+        for (name, table) in &mut self.tables {
+            let parts = self.parts.remove(name).unwrap_or_default();
+            all.extend(
+                parts
+                    .iter()
+                    .map(|part| schema::part(&[&name.schema, &name.name, &hex::encode(part)])),
+            );
+            table.schema_hash = schema::hash(parts);
+            if !table.data.is_empty() {
+                stream.clone_into(&mut table.stream);
+            }
+        }
+        let names: BTreeSet<&str> = self.tables.keys().map(|name| name.schema.as_str()).collect();
+        if names.len() > 1 {
+            self.catalogue.database = String::new();
+        }
+        let tools = &self.catalogue.tools;
+        let mariadb = self.catalogue.server_version.contains("MariaDB")
+            || self.catalogue.server_version.is_empty()
+                && tools.iter().any(|tool| tool.starts_with("mariadb"));
+        let catalogue = Catalogue {
+            version: 1,
+            engine: if mariadb { "mariadb" } else { "mysql" }.to_owned(),
+            mode: Mode::Sql,
+            schema_stream: stream.to_owned(),
+            schema_hash: schema::hash(all),
+            roles: self.roles.into_iter().collect(),
+            tables: self.tables.into_values().collect(),
+            ..self.catalogue
+        };
+        let preamble = Range { start: 0, end: self.preamble_end };
+        Scanned { catalogue, complete, warnings: Vec::new(), preamble, trailer, toc: None }
+    }
+
+    fn verdict(&self) -> Result<(), String> {
+        if self.complete && self.splitter.is_between() {
+            return Ok(());
+        }
+        let table = self.section.as_ref().and_then(|section| section.table(&self.schema));
+        let within = match table {
+            Some(name) if self.in_insert => {
+                format!("within the rows of {}.{}", name.schema, name.name)
+            }
+            Some(name) => format!("at the table {}.{}", name.schema, name.name),
+            None => "early".to_owned(),
+        };
+        Err(format!("the dump ends {within}: its last line (-- Dump completed) is missing"))
+    }
+}
+
+impl Section {
+    fn new(kind: Heading, start: u64) -> Self {
+        Self { kind, start, name: None, inserts: None, locked: None, tail: None }
+    }
+
+    fn table(&self, schema: &str) -> Option<Name> {
+        let (Heading::Table(name) | Heading::Rows(name)) = &self.kind else { return None };
+        Some(Name::new(schema, self.name.as_ref().unwrap_or(name)))
+    }
+}
+
+/// Whether a statement makes a view, a trigger, a routine, an event, a sequence.
+fn is_creation(statement: &str) -> bool {
+    let start = statement.trim_start_matches(|char: char| "/*!M ".contains(char));
+    start
+        .trim_start_matches(|char: char| char.is_ascii_digit() || char == ' ')
+        .starts_with("CREATE")
+}

@@ -1,0 +1,195 @@
+//! Loading the rows of tables by `COPY`, several tables at a time, each in a transaction of its own.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use super::archive::stream;
+use super::plan::{Plan, TableLoad};
+use super::{Origin, RestoreOptions};
+use crate::catalogue::{BlockReader, Encoding, Name};
+use crate::database::postgres::client::Client;
+use crate::database::postgres::error::PgError;
+use crate::database::postgres::inspect::SETTINGS;
+use crate::database::source_error;
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::restore::{StreamTarget, copy_range, copy_stream};
+
+/// What was loaded.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Tables.
+    pub tables: AtomicU64,
+    /// Rows of them.
+    pub rows: AtomicU64,
+    /// Bytes of those.
+    pub bytes: AtomicU64,
+}
+
+/// Loads all tables of a plan. The first error stops the others.
+pub fn load_all(
+    origin: &Origin<'_>,
+    plan: &Plan,
+    options: &RestoreOptions,
+    progress: &Progress,
+    loaded: &Loaded,
+) -> Result<()> {
+    progress.total_bytes.store(plan.bytes(), Ordering::Relaxed);
+    let queue = Mutex::new(plan.loads.iter());
+    let failed = AtomicBool::new(false);
+    let worker = || {
+        let work = || -> Result<()> {
+            let mut client = session(plan, options)?;
+            while !failed.load(Ordering::Relaxed) {
+                let Some(load) = queue.lock().expect("no panics here").next() else { break };
+                one(origin, &mut client, load, options, progress, loaded)?;
+            }
+            Ok(())
+        };
+        work().inspect_err(|_| failed.store(true, Ordering::Relaxed))
+    };
+    let workers = options.jobs.clamp(1, plan.loads.len().max(1));
+    let mut ended: Vec<Result<()>> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
+        let join = |thread: thread::ScopedJoinHandle<'_, Result<()>>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        threads.into_iter().map(join).collect()
+    });
+    ended.sort_by_key(|it| matches!(it, Err(Error::Interrupted)));
+    ended.into_iter().collect()
+}
+
+fn session(plan: &Plan, options: &RestoreOptions) -> Result<Client> {
+    let dsn = options.dsn();
+    let failed = |error: PgError| source_error(&dsn.address(), error);
+    let mut client = Client::connect(&dsn).map_err(failed)?;
+    client.query(SETTINGS).map_err(failed)?;
+    client.query(plan.archive.encoding()).map_err(failed)?;
+    if options.data_only {
+        // Foreign keys and triggers must not look at rows that are only half there. Only superusers may.
+        match client.query("SET session_replication_role = replica") {
+            Ok(_) | Err(PgError::Server(_)) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(client)
+}
+
+fn one(
+    origin: &Origin<'_>,
+    client: &mut Client,
+    load: &TableLoad,
+    options: &RestoreOptions,
+    progress: &Progress,
+    loaded: &Loaded,
+) -> Result<()> {
+    let table = format!("{}.{}", load.table.schema, load.table.name);
+    let failed = |error: PgError| source_error(&table, error);
+    client.query("BEGIN").map_err(failed)?;
+    let mut copy = load.copy.clone();
+    if !options.data_only {
+        // The server need not log rows of a table that is new in the same transaction, nor look at
+        // them again later.
+        client.query(&format!("TRUNCATE TABLE ONLY {}", load.target)).map_err(failed)?;
+        copy.push_str(" WITH (FREEZE)");
+    }
+    client.copy_in(&copy).map_err(failed)?;
+    let mut rows = Rows::new(client, load);
+    let copied = copy_rows(origin, load, &mut rows, progress).and_then(|()| rows.check());
+    let bytes = rows.bytes;
+    if let Err(error) = copied {
+        let _ = client.copy_fail("the rows could not be read from the repository");
+        let _ = client.query("ROLLBACK");
+        return Err(error);
+    }
+    let count = client.copy_done().map_err(failed)?;
+    if count != load.rows {
+        let _ = client.query("ROLLBACK");
+        let text = format!("the server took {count} rows, the snapshot has {}", load.rows);
+        return Err(source_error(&table, text));
+    }
+    client.query("COMMIT").map_err(failed)?;
+    loaded.tables.fetch_add(1, Ordering::Relaxed);
+    loaded.rows.fetch_add(count, Ordering::Relaxed);
+    loaded.bytes.fetch_add(bytes, Ordering::Relaxed);
+    Ok(())
+}
+
+fn copy_rows(
+    origin: &Origin<'_>,
+    load: &TableLoad,
+    rows: &mut Rows<'_>,
+    progress: &Progress,
+) -> Result<()> {
+    let entry = stream(origin, &load.stream)?;
+    if load.ranges.is_empty() && load.encoding == Encoding::Copy {
+        copy_stream(origin.repository, entry, rows, progress)?;
+    }
+    for range in &load.ranges {
+        copy_range(origin.repository, entry, *range, rows, progress)?;
+    }
+    Ok(())
+}
+
+/// Rows on their way into a `COPY`.
+struct Rows<'a> {
+    client: &'a mut Client,
+    load: &'a TableLoad,
+    block: Option<BlockReader>,
+    buffer: Vec<u8>,
+    hasher: blake3::Hasher,
+    bytes: u64,
+}
+
+impl<'a> Rows<'a> {
+    fn new(client: &'a mut Client, load: &'a TableLoad) -> Self {
+        let block = (load.encoding == Encoding::ArchiveBlock).then(BlockReader::new);
+        let hasher = blake3::Hasher::new();
+        Self { client, load, block, buffer: Vec::new(), hasher, bytes: 0 }
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        self.hasher.update(bytes);
+        self.bytes += bytes.len() as u64;
+        self.client.copy_write(bytes).map_err(|error| {
+            // What the server has to say stands at the end of the conversation.
+            let said = self.client.copy_done().err().unwrap_or(error);
+            source_error(&self.load.target, said)
+        })
+    }
+
+    fn damaged(&self, what: impl std::fmt::Display) -> Error {
+        let Name { schema, name } = &self.load.table;
+        Error::Conflict(format!("rows of {schema}.{name} in the snapshot: {what}"))
+    }
+
+    /// Whether all of the rows went by.
+    fn check(&mut self) -> Result<()> {
+        if let Some(block) = self.block.take() {
+            let mut rest = std::mem::take(&mut self.buffer);
+            rest.clear();
+            block.finish(&mut rest).map_err(|error| self.damaged(error))?;
+            self.send(&rest)?;
+        }
+        let hash = self.hasher.finalize().to_hex();
+        if !self.load.rows_hash.is_empty() && hash.as_str() != self.load.rows_hash {
+            return Err(self.damaged("they are not those that were read"));
+        }
+        Ok(())
+    }
+}
+
+impl StreamTarget for Rows<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let Some(block) = &mut self.block else { return self.send(bytes) };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        let pushed = block.push(bytes, &mut buffer);
+        pushed.map_err(|error| self.damaged(error))?;
+        self.send(&buffer)?;
+        self.buffer = buffer;
+        Ok(())
+    }
+}

@@ -1,0 +1,212 @@
+//! Pouring parts of a stream, and words of our own between them, into a program that loads them.
+
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::thread::JoinHandle;
+
+use crate::catalogue::{Catalogue, Encoding, Range, Table};
+use crate::error::{Error, Result};
+use crate::format::snapshot::StreamEntry;
+use crate::progress::Progress;
+use crate::repository::Repository;
+use crate::restore::{StreamTarget, WriterTarget, copy_range, copy_stream};
+
+use super::postgres::inspect::quote;
+use super::source_error;
+
+/// A part of what is poured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// The whole stream.
+    Whole,
+    /// Bytes of it.
+    Part(Range),
+    /// Words of our own.
+    Text(String),
+}
+
+/// How much is kept of what a program says.
+const MAX_SAID: u64 = 4096;
+
+/// Pours pieces of a stream into a program, which must end well. With `drop_line`, lines for which it
+/// says so are left out.
+pub fn pour(
+    repository: &Repository,
+    stream: &StreamEntry,
+    pieces: &[Piece],
+    command: Command,
+    drop_line: Option<&dyn Fn(&[u8]) -> bool>,
+    progress: &Progress,
+) -> Result<()> {
+    let program = command.get_program().display().to_string();
+    let mut running = Running::start(command, &program)?;
+    let pipe = running.take_stdin();
+    let mut target = WriterTarget { writer: pipe, name: program.clone() };
+    let fed = match drop_line {
+        None => feed(repository, stream, pieces, &mut target, progress),
+        Some(drop_line) => {
+            let mut lines =
+                Lines { target: &mut target, line: Vec::new(), is_long: false, drop_line };
+            feed(repository, stream, pieces, &mut lines, progress).and_then(|()| lines.finish())
+        }
+    };
+    if fed.as_ref().is_err_and(|error| !matches!(error, Error::Io { .. })) {
+        // It must not take what it has for all there is.
+        running.kill();
+        return fed;
+    }
+    drop(target);
+    running.finish(&program)?;
+    fed
+}
+
+fn feed(
+    repository: &Repository,
+    stream: &StreamEntry,
+    pieces: &[Piece],
+    target: &mut dyn StreamTarget,
+    progress: &Progress,
+) -> Result<()> {
+    for piece in pieces {
+        match piece {
+            Piece::Whole => copy_stream(repository, stream, target, progress).map(drop)?,
+            Piece::Part(range) => copy_range(repository, stream, *range, target, progress)?,
+            Piece::Text(text) => target.write(text.as_bytes())?,
+        }
+    }
+    Ok(())
+}
+
+/// The pieces of a dump as SQL that restore some tables: what sets up the session, definitions, rows,
+/// what comes after rows.
+pub fn pieces_of(catalogue: &Catalogue, tables: &[&Table], schema_only: bool) -> Vec<Piece> {
+    let mut pieces = vec![Piece::Part(catalogue.preamble)];
+    let starts = |table: &Table| table.data.first().map_or(u64::MAX, |range| range.start);
+    for table in tables {
+        let before = table.definition.iter().filter(|range| range.start < starts(table));
+        pieces.extend(before.map(|range| Piece::Part(*range)));
+    }
+    for table in tables.iter().filter(|_| !schema_only) {
+        if table.encoding == Encoding::CopyInSql {
+            let columns: Vec<String> = table.columns.iter().map(|column| quote(column)).collect();
+            let columns = if columns.is_empty() {
+                String::new()
+            } else {
+                format!(" ({})", columns.join(", "))
+            };
+            let name = format!("{}.{}", quote(&table.schema), quote(&table.name));
+            pieces.push(Piece::Text(format!("\nCOPY {name}{columns} FROM stdin;\n")));
+            pieces.extend(table.data.iter().map(|range| Piece::Part(*range)));
+            pieces.push(Piece::Text("\\.\n\n".to_owned()));
+        } else {
+            pieces.extend(table.data.iter().map(|range| Piece::Part(*range)));
+            pieces.push(Piece::Text("\n".to_owned()));
+        }
+    }
+    for table in tables {
+        let after = table.definition.iter().filter(|range| range.start >= starts(table));
+        pieces.extend(after.map(|range| Piece::Part(*range)));
+    }
+    pieces.push(Piece::Part(catalogue.trailer));
+    pieces
+}
+
+/// Passes whole lines on, but for some.
+struct Lines<'a> {
+    target: &'a mut dyn StreamTarget,
+    line: Vec<u8>,
+    /// The current line is so long that its start was passed on already.
+    is_long: bool,
+    drop_line: &'a dyn Fn(&[u8]) -> bool,
+}
+
+/// Longer lines are never left out.
+const MAX_LINE: usize = 4096;
+
+impl Lines<'_> {
+    fn finish(&mut self) -> Result<()> {
+        let line = std::mem::take(&mut self.line);
+        if (self.drop_line)(&line) { Ok(()) } else { self.target.write(&line) }
+    }
+}
+
+impl StreamTarget for Lines<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if self.is_long {
+                self.target.write(part)?;
+            } else {
+                self.line.extend_from_slice(part);
+            }
+            if part.ends_with(b"\n") {
+                self.is_long = false;
+                self.finish()?;
+            } else if self.line.len() > MAX_LINE {
+                self.is_long = true;
+                let line = std::mem::take(&mut self.line);
+                self.target.write(&line)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A program at work; killed where it is dropped before its end.
+pub(super) struct Running {
+    child: Child,
+    said: Option<JoinHandle<String>>,
+}
+
+impl Running {
+    /// Starts it. What it says is kept for when it fails.
+    pub fn start(mut command: Command, program: &str) -> Result<Self> {
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|source| Error::Io {
+            action: "start",
+            path: program.to_owned(),
+            source,
+        })?;
+        let mut errors = child.stderr.take().expect("it is a pipe");
+        let said = std::thread::spawn(move || {
+            use std::io::Read;
+            let mut said = Vec::new();
+            let _ = errors.by_ref().take(MAX_SAID).read_to_end(&mut said);
+            let _ = std::io::copy(&mut errors, &mut std::io::sink());
+            String::from_utf8_lossy(&said).into_owned()
+        });
+        Ok(Self { child, said: Some(said) })
+    }
+
+    /// Its standard input.
+    pub fn take_stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().expect("it is a pipe")
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.said = None;
+    }
+
+    /// Waits for its end.
+    pub fn finish(mut self, program: &str) -> Result<()> {
+        let status = self.child.wait().map_err(|source| Error::Io {
+            action: "wait for",
+            path: program.to_owned(),
+            source,
+        })?;
+        let said = self.said.take().and_then(|said| said.join().ok()).unwrap_or_default();
+        match (status.success(), said.trim()) {
+            (true, _) => Ok(()),
+            (false, "") => Err(source_error(program, status)),
+            (false, said) => Err(source_error(program, said)),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.said.is_some() {
+            self.kill();
+        }
+    }
+}
