@@ -4,12 +4,16 @@
 //! were read to their ends, and what a user should know. Knows nothing of repositories.
 
 pub mod command;
+pub mod compare;
+pub mod export;
 pub mod mysql;
 pub mod pattern;
 pub mod postgres;
 pub mod pour;
 pub mod prepare;
 pub mod probe;
+pub mod rows;
+pub mod rows_diff;
 pub mod scan;
 pub mod sqlite;
 pub mod verify;

@@ -2,10 +2,12 @@
 
 use anyhow::Result;
 use clap::Args;
+use restow::database::compare::{TableChange, TableDiff, compare as compare_tables};
 use restow::diff::tree::{FileDiff, compare as compare_trees};
 use restow::diff::{Change, StreamDiff, run as compare};
 use restow::repository::snapshots::Filter;
 
+use super::tables;
 use crate::cli::{Global, output};
 
 /// Compare two snapshots
@@ -16,7 +18,10 @@ pub struct DiffArgs {
     /// The newer one
     #[arg(default_value = "latest")]
     new: String,
-    /// Also list streams that did not change
+    /// Compare databases table by table: rows, bytes, definitions
+    #[arg(long)]
+    tables: bool,
+    /// Also list streams, or tables, that did not change
     #[arg(long)]
     all: bool,
 }
@@ -26,6 +31,10 @@ pub fn run(global: &Global, args: DiffArgs) -> Result<u8> {
     let repository = global.open_read_only()?;
     let old = repository.find_snapshot(&args.old, &Filter::default())?;
     let new = repository.find_snapshot(&args.new, &Filter::default())?;
+    if args.tables {
+        let (old, new) = (tables::of(&repository, &old)?, tables::of(&repository, &new)?);
+        return print_tables(global, &args, &compare_tables(&old, &new));
+    }
     let diffs = compare(&repository, &old.snapshot, &new.snapshot)?;
     for diff in diffs.iter().filter(|diff| args.all || diff.change != Change::Unchanged) {
         if global.json {
@@ -42,6 +51,38 @@ pub fn run(global: &Global, args: DiffArgs) -> Result<u8> {
             output::line(file_text(&diff)).map_err(output::stdout_error)
         }
     })?;
+    Ok(0)
+}
+
+fn print_tables(global: &Global, args: &DiffArgs, diffs: &[TableDiff]) -> Result<u8> {
+    let is_wanted = |diff: &&TableDiff| args.all || diff.change != TableChange::Unchanged;
+    for diff in diffs.iter().filter(is_wanted) {
+        if global.json {
+            output::json(diff)?;
+            continue;
+        }
+        let sign = match diff.change {
+            TableChange::Added => '+',
+            TableChange::Removed => '-',
+            TableChange::Changed => 'M',
+            TableChange::Unchanged => ' ',
+        };
+        let dot = if diff.schema.is_empty() { "" } else { "." };
+        let rows = i128::from(diff.new_rows) - i128::from(diff.old_rows);
+        let definition = if diff.schema_changed && diff.change == TableChange::Changed {
+            "  definition changed"
+        } else {
+            ""
+        };
+        output::line(format!(
+            "{sign}    {}{dot}{}  {} rows ({rows:+}), {} -> {}{definition}",
+            diff.schema,
+            diff.name,
+            diff.new_rows,
+            output::bytes(diff.old_bytes),
+            output::bytes(diff.new_bytes)
+        ))?;
+    }
     Ok(0)
 }
 

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
+use restow::database::export::{Format, export};
+use restow::database::postgres::restore::Origin;
 use restow::error::Error;
 use restow::format::entry::{Content, Kind};
 use restow::format::snapshot::StreamEntry;
@@ -16,20 +18,23 @@ use restow::restore::zip::write_zip;
 use restow::restore::{WriterTarget, copy_content, copy_stream};
 use sha2::{Digest, Sha256};
 
-use super::FilterArgs;
-use crate::cli::{Global, interrupt, output};
+use super::{FilterArgs, rows, tables};
+use crate::cli::{Global, interrupt, output, sources};
 
-/// Write a stream or file of a snapshot to standard output, or a directory as an archive
+/// Write a stream, file or table of a snapshot to standard output, or a directory as an archive
 #[derive(Args)]
 pub struct DumpArgs {
     /// Id of the snapshot, its first digits, or `latest`
     snapshot: String,
-    /// Stream, file or directory; may be left out where the snapshot is one stream
+    /// Stream, file, directory, or with --format a table; may be left out where the snapshot is one stream
     #[arg(value_name = "PATH")]
     stream: Option<OsString>,
     /// The kind of archive that a directory becomes
     #[arg(short, long, value_enum, default_value = "tar")]
     archive: Archive,
+    /// Write a table of a database, SCHEMA.TABLE, in this form
+    #[arg(long, value_enum)]
+    format: Option<TableFormat>,
     /// Print the SHA-256 of the bytes to standard error
     #[arg(long)]
     sha256: bool,
@@ -45,11 +50,48 @@ enum Archive {
     Zip,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TableFormat {
+    /// Comma-separated values, with a line of column names
+    Csv,
+    /// The text format of COPY
+    Copy,
+    /// Statements that put the rows back
+    Sql,
+}
+
+/// Writes a table.
+fn dump_table(repository: &Repository, named: &NamedSnapshot, args: &DumpArgs) -> Result<u8> {
+    let wanted = args.stream.as_deref().map(|path| path.to_string_lossy().into_owned());
+    let wanted = wanted.ok_or_else(|| Error::Usage("--format needs the name of a table".into()))?;
+    let found = tables::of(repository, named)?;
+    let (catalogue, table) = rows::find(&found, &wanted)?;
+    let origin = Origin { repository, snapshot: &named.snapshot, catalogue };
+    let format = match args.format {
+        Some(TableFormat::Csv) => Format::Csv,
+        Some(TableFormat::Sql) => Format::Sql,
+        _ => Format::Copy,
+    };
+    let writer = Hashing { file: raw_stdout()?, hash: args.sha256.then(Sha256::new) };
+    let mut target = WriterTarget { writer, name: "standard output".to_owned() };
+    let temporary = sources::surroundings().temporary;
+    let progress = interrupt::progress();
+    export(&origin, table, format, &temporary, &mut target, &progress)?;
+    if let Some(hash) = target.writer.hash {
+        eprintln!("{}  {wanted}", hex::encode(hash.finalize()));
+    }
+    Ok(0)
+}
+
 /// Writes the stream.
 pub fn run(global: &Global, args: DumpArgs) -> Result<u8> {
     let repository = global.open_read_only()?;
     let filter = args.filter.filter();
     let mut holding = filter.clone();
+    if args.format.is_some() {
+        let named = repository.find_snapshot(&args.snapshot, &filter)?;
+        return dump_table(&repository, &named, &args);
+    }
     holding.paths.extend(args.stream.as_deref().map(super::name_of));
     // `latest` means the newest that holds the stream; where none does, say of which one it is missing.
     let named = match repository.find_snapshot(&args.snapshot, &holding) {

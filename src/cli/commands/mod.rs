@@ -24,9 +24,11 @@ mod prune;
 mod repair;
 mod restore;
 mod restore_into;
+mod rows;
 mod snapshots;
 mod source;
 mod stats;
+mod tables;
 mod tag;
 
 use anyhow::Result;
@@ -51,6 +53,10 @@ pub enum Command {
     Dump(dump::DumpArgs),
     /// Restore the files of a snapshot, or a part of them; streams become files
     Restore(restore::RestoreArgs),
+    /// List the tables of a snapshot: rows, bytes, where they stand
+    Tables(tables::TablesArgs),
+    /// Compare the rows of a table in a snapshot with the live ones, and get the old ones back
+    Rows(rows::RowsArgs),
     /// List what a snapshot holds
     Ls(ls::LsArgs),
     /// Find files and streams in snapshots
@@ -113,6 +119,8 @@ pub fn run(global: &Global, command: Command) -> Result<u8> {
         Command::Config(args) => config::run(global, args),
         Command::Dump(args) => dump::run(global, args),
         Command::Restore(args) => restore::run(global, args),
+        Command::Tables(args) => tables::run(global, args),
+        Command::Rows(args) => rows::run(global, args),
         Command::Ls(args) => ls::run(global, args),
         Command::Find(args) => find::run(global, args),
         Command::Snapshots(args) => snapshots::run(global, args),

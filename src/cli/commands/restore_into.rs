@@ -269,8 +269,8 @@ fn print_plan(global: &Global, plan: &postgres::Plan) -> Result<u8> {
             .iter()
             .map(|it| {
                 serde_json::json!({
-                    "schema": it.table.schema, "name": it.table.name, "rows": it.rows,
-                    "bytes": it.bytes,
+                    "schema": it.table.schema, "name": it.table.name, "rows": it.table.rows,
+                    "bytes": it.table.bytes,
                 })
             })
             .collect();
@@ -303,7 +303,11 @@ fn print_plan(global: &Global, plan: &postgres::Plan) -> Result<u8> {
     }
     for load in &plan.loads {
         let table = format!("{}.{}", load.table.schema, load.table.name);
-        output::line(format!("   {table}: {} rows, {}", load.rows, output::bytes(load.bytes)))?;
+        output::line(format!(
+            "   {table}: {} rows, {}",
+            load.table.rows,
+            output::bytes(load.table.bytes)
+        ))?;
     }
     output::line(format!(
         "about {} in all, by size alone",

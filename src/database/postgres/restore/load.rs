@@ -4,17 +4,16 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use super::archive::stream;
 use super::plan::{Plan, TableLoad};
 use super::{Origin, RestoreOptions};
-use crate::catalogue::{BlockReader, Encoding, Name};
 use crate::database::postgres::client::Client;
 use crate::database::postgres::error::PgError;
 use crate::database::postgres::inspect::SETTINGS;
+use crate::database::rows::copy_rows;
 use crate::database::source_error;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::restore::{StreamTarget, copy_range, copy_stream};
+use crate::restore::StreamTarget;
 
 /// What was loaded.
 #[derive(Debug, Default)]
@@ -96,8 +95,8 @@ fn one(
         copy.push_str(" WITH (FREEZE)");
     }
     client.copy_in(&copy).map_err(failed)?;
-    let mut rows = Rows::new(client, load);
-    let copied = copy_rows(origin, load, &mut rows, progress).and_then(|()| rows.check());
+    let mut rows = Rows { client, target: &load.target, bytes: 0 };
+    let copied = copy_rows(origin, &load.table, &mut rows, progress);
     let bytes = rows.bytes;
     if let Err(error) = copied {
         let _ = client.copy_fail("the rows could not be read from the repository");
@@ -105,9 +104,9 @@ fn one(
         return Err(error);
     }
     let count = client.copy_done().map_err(failed)?;
-    if count != load.rows {
+    if count != load.table.rows {
         let _ = client.query("ROLLBACK");
-        let text = format!("the server took {count} rows, the snapshot has {}", load.rows);
+        let text = format!("the server took {count} rows, the snapshot has {}", load.table.rows);
         return Err(source_error(&table, text));
     }
     client.query("COMMIT").map_err(failed)?;
@@ -117,79 +116,20 @@ fn one(
     Ok(())
 }
 
-fn copy_rows(
-    origin: &Origin<'_>,
-    load: &TableLoad,
-    rows: &mut Rows<'_>,
-    progress: &Progress,
-) -> Result<()> {
-    let entry = stream(origin, &load.stream)?;
-    if load.ranges.is_empty() && load.encoding == Encoding::Copy {
-        copy_stream(origin.repository, entry, rows, progress)?;
-    }
-    for range in &load.ranges {
-        copy_range(origin.repository, entry, *range, rows, progress)?;
-    }
-    Ok(())
-}
-
 /// Rows on their way into a `COPY`.
 struct Rows<'a> {
     client: &'a mut Client,
-    load: &'a TableLoad,
-    block: Option<BlockReader>,
-    buffer: Vec<u8>,
-    hasher: blake3::Hasher,
+    target: &'a str,
     bytes: u64,
-}
-
-impl<'a> Rows<'a> {
-    fn new(client: &'a mut Client, load: &'a TableLoad) -> Self {
-        let block = (load.encoding == Encoding::ArchiveBlock).then(BlockReader::new);
-        let hasher = blake3::Hasher::new();
-        Self { client, load, block, buffer: Vec::new(), hasher, bytes: 0 }
-    }
-
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        self.hasher.update(bytes);
-        self.bytes += bytes.len() as u64;
-        self.client.copy_write(bytes).map_err(|error| {
-            // What the server has to say stands at the end of the conversation.
-            let said = self.client.copy_done().err().unwrap_or(error);
-            source_error(&self.load.target, said)
-        })
-    }
-
-    fn damaged(&self, what: impl std::fmt::Display) -> Error {
-        let Name { schema, name } = &self.load.table;
-        Error::Conflict(format!("rows of {schema}.{name} in the snapshot: {what}"))
-    }
-
-    /// Whether all of the rows went by.
-    fn check(&mut self) -> Result<()> {
-        if let Some(block) = self.block.take() {
-            let mut rest = std::mem::take(&mut self.buffer);
-            rest.clear();
-            block.finish(&mut rest).map_err(|error| self.damaged(error))?;
-            self.send(&rest)?;
-        }
-        let hash = self.hasher.finalize().to_hex();
-        if !self.load.rows_hash.is_empty() && hash.as_str() != self.load.rows_hash {
-            return Err(self.damaged("they are not those that were read"));
-        }
-        Ok(())
-    }
 }
 
 impl StreamTarget for Rows<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let Some(block) = &mut self.block else { return self.send(bytes) };
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
-        let pushed = block.push(bytes, &mut buffer);
-        pushed.map_err(|error| self.damaged(error))?;
-        self.send(&buffer)?;
-        self.buffer = buffer;
-        Ok(())
+        self.bytes += bytes.len() as u64;
+        self.client.copy_write(bytes).map_err(|error| {
+            // What the server has to say stands at the end of the conversation.
+            let said = self.client.copy_done().err().unwrap_or(error);
+            source_error(self.target, said)
+        })
     }
 }

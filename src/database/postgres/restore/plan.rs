@@ -8,7 +8,7 @@ use super::preflight::{self, Check, Verdict};
 use super::{Origin, RestoreOptions};
 use crate::catalogue::selection::{sections, select, with_partitions};
 use crate::catalogue::toc::TocEntry;
-use crate::catalogue::{Encoding, Name, Range};
+use crate::catalogue::{Encoding, Name, Table};
 use crate::database::Surroundings;
 use crate::database::pattern::Patterns;
 use crate::database::postgres::inspect::quote;
@@ -21,24 +21,12 @@ const BYTES_A_SECOND: u64 = 40 << 20;
 /// The rows of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableLoad {
-    /// Schema and name in the snapshot.
-    pub table: Name,
+    /// The table in the snapshot.
+    pub table: Table,
     /// The command that takes the rows.
     pub copy: String,
     /// Its quoted name in the target.
     pub target: String,
-    /// The stream that has them.
-    pub stream: String,
-    /// Where in it; the whole stream where there are none.
-    pub ranges: Vec<Range>,
-    /// How they stand there.
-    pub encoding: Encoding,
-    /// Rows to expect.
-    pub rows: u64,
-    /// Bytes to expect.
-    pub bytes: u64,
-    /// BLAKE3 of them, where it is known.
-    pub rows_hash: String,
 }
 
 /// One part of a restore.
@@ -80,7 +68,7 @@ pub struct Plan {
 impl Plan {
     /// Bytes of rows.
     pub fn bytes(&self) -> u64 {
-        self.loads.iter().map(|load| load.bytes).sum()
+        self.loads.iter().map(|load| load.table.bytes).sum()
     }
 
     /// How long it may last, in seconds: a guess from its size alone.
@@ -152,15 +140,11 @@ fn selected(archive: &Archive, origin: &Origin<'_>, options: &RestoreOptions) ->
         .filter(|table| !table.stream.is_empty() && table.encoding != Encoding::Pages)
         .map(|table| load(archive, table, options))
         .collect::<Result<_>>()?;
-    loads.sort_by_key(|load| std::cmp::Reverse(load.bytes));
+    loads.sort_by_key(|load| std::cmp::Reverse(load.table.bytes));
     Ok(Selected { entries, loads })
 }
 
-fn load(
-    archive: &Archive,
-    table: &crate::catalogue::Table,
-    options: &RestoreOptions,
-) -> Result<TableLoad> {
+fn load(archive: &Archive, table: &Table, options: &RestoreOptions) -> Result<TableLoad> {
     let schema = options.into_schema.as_deref().unwrap_or(&table.schema);
     let target = format!("{}.{}", quote(schema), quote(&table.name));
     let columns: Vec<String> = table.columns.iter().map(|column| quote(column)).collect();
@@ -173,17 +157,7 @@ fn load(
         let text = format!("rows of {}.{} do not stand as COPY", table.schema, table.name);
         return Err(Error::Conflict(text));
     }
-    Ok(TableLoad {
-        table: Name::new(table.schema.clone(), table.name.clone()),
-        copy,
-        target,
-        stream: table.stream.clone(),
-        ranges: table.data.clone(),
-        encoding: table.encoding,
-        rows: table.rows,
-        bytes: table.bytes,
-        rows_hash: table.rows_hash.clone(),
-    })
+    Ok(TableLoad { table: table.clone(), copy, target })
 }
 
 /// What pg_restore is not to do: we make the database, and load the rows.
