@@ -15,6 +15,9 @@
 //! * [`backup`], [`restore`], [`check`], [`copy`], [`diff`], [`find`], [`forget`], [`mount`], [`prune`], [`repair`],
 //!   [`stats`], [`tag`]: one verb each. Options in, report out.
 //!
+//! * [`database`]: databases as sources: their streams, their tables, putting them back.
+//! * [`drill`]: proof that a source restores.
+//!
 //! The command line is a program of its own (`src/cli`) and holds no backup logic.
 //!
 //! What always holds:
@@ -39,6 +42,8 @@ pub mod crypto;
 pub mod database;
 pub mod delta;
 pub mod diff;
+#[cfg(feature = "databases")]
+pub mod drill;
 pub mod entropy;
 pub mod error;
 pub mod find;

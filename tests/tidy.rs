@@ -14,11 +14,12 @@ const LAYERS: &[&[&str]] = &[
     &["error"],
     &["repository"],
     &["retention", "settings"],
-    &["database"],
     &[
         "backup", "restore", "check", "copy", "diff", "find", "forget", "mount", "prune", "repair",
         "stats", "tag",
     ],
+    &["database"],
+    &["drill"],
     &["cli"],
 ];
 

@@ -123,7 +123,10 @@ impl ArchiveScanner {
                 // pg_dump 16 and later, told to write to a file as its standard output, means to
                 // replace the table of contents but appends it.
                 Err(FrameError::Kind(0)) if missing(toc).next().is_none() => break Some(Ok(())),
-                Err(error) => break Some(Err(format!("at byte {at}: {error}"))),
+                Err(error) => {
+                    let behind = self.taken + (bytes.len() - rest.len()) as u64;
+                    break Some(Err(format!("before byte {behind}: {error}")));
+                }
             }
         };
         self.taken += bytes.len() as u64;

@@ -7,6 +7,16 @@ pub(super) const ARCHIVES: [&[u8]; 3] = [
     include_bytes!("testdata/pg18.archive"),
 ];
 
+/// The same databases as SQL text of pg_dump 15 (`-C`) and 18, of pg_dump 18 with `--inserts`; a
+/// database of MariaDB 10.11, and two in one dump.
+pub(super) const DUMPS: [&[u8]; 5] = [
+    include_bytes!("testdata/pg15.sql"),
+    include_bytes!("testdata/pg18.sql"),
+    include_bytes!("testdata/pg18-inserts.sql"),
+    include_bytes!("testdata/mariadb.sql"),
+    include_bytes!("testdata/mariadb-databases.sql"),
+];
+
 /// One entry of an archive to be made.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Entry {
@@ -103,13 +113,9 @@ fn string(out: &mut Vec<u8>, text: Option<&str>) {
 pub(super) fn shop() -> Vec<Entry> {
     let entry = Entry { schema: "s", ..Entry::default() };
     let table = |id, tag, defn| Entry { id, desc: "TABLE", tag, defn, ..entry.clone() };
-    let data = |id, tag, copy, rows| Entry {
-        id,
-        desc: "TABLE DATA",
-        tag,
-        copy,
-        rows: Some(rows),
-        ..entry.clone()
+    let data = |id, tag, copy, rows| {
+        let rows = Some(rows);
+        Entry { id, desc: "TABLE DATA", tag, copy, rows, ..entry.clone() }
     };
     vec![
         Entry { id: 2, desc: "SCHEMA", tag: "s", defn: "CREATE SCHEMA s;\n", ..Entry::default() },

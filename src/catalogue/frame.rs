@@ -5,7 +5,7 @@
 //! Takes and gives pieces of any size and keeps a few bytes only. See `pg_backup_custom.c`.
 
 use super::rows::COPY_END;
-use super::toc;
+use super::toc_cursor;
 
 const BLOCK_DATA: u8 = 1;
 const BLOCK_OBJECTS: u8 = 3;
@@ -123,13 +123,13 @@ impl Deframer {
             BLOCK_OBJECTS => State::Oid,
             other => return Err(FrameError::Kind(other)),
         };
-        let dump_id = toc::int(&id).ok_or(FrameError::Length)?;
+        let dump_id = toc_cursor::int(&id).ok_or(FrameError::Length)?;
         Ok(Frame::Block { dump_id })
     }
 
     fn int(&mut self, input: &mut &[u8]) -> Result<Option<i32>, FrameError> {
         match self.gather::<INT>(input) {
-            Some(bytes) => toc::int(&bytes).map(Some).ok_or(FrameError::Length),
+            Some(bytes) => toc_cursor::int(&bytes).map(Some).ok_or(FrameError::Length),
             None => Ok(None),
         }
     }

@@ -95,12 +95,15 @@ impl InsertCounter {
         let backslashes = if self.escapes { bits(block, b'\\') } else { 0 };
         let (escaped, carry) = escaped(backslashes, self.escaped);
         let quotes = bits(block, b'\'') & !escaped;
-        let strings = parity(quotes) ^ if self.in_string { u64::MAX } else { 0 };
+        let before = if self.in_string { u64::MAX } else { 0 };
+        let strings = if quotes == 0 { before } else { parity(quotes) ^ before };
         let outside = !strings & !escaped;
-        if bits(block, b';') & outside != 0 {
-            return false;
+        if outside != 0 {
+            if bits(block, b';') & outside != 0 {
+                return false;
+            }
+            self.open_rows += u64::from((bits(block, b'(') & outside).count_ones());
         }
-        self.open_rows += u64::from((bits(block, b'(') & outside).count_ones());
         self.escaped = carry;
         self.in_string = strings >> 63 != 0;
         true
@@ -167,19 +170,20 @@ impl InsertRun {
 }
 
 /// A bit for every byte of the block that is `wanted`.
+#[inline]
 fn bits(block: &[u8; BLOCK], wanted: u8) -> u64 {
-    const LOW: u64 = u64::MAX / 255;
-    const SEVEN: u64 = LOW * 0x7f;
-    let wanted = LOW * u64::from(wanted);
-    let (words, _) = block.as_chunks::<8>();
-    let mut out = 0;
-    for (index, word) in words.iter().enumerate() {
-        let differing = u64::from_le_bytes(*word) ^ wanted;
-        let equal = !((differing & SEVEN).wrapping_add(SEVEN) | differing | SEVEN);
-        let gathered = (equal >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-        out |= gathered << (index * 8);
+    // Most blocks have none: that shows in a few wide comparisons.
+    if !block.iter().fold(false, |any, byte| any | (*byte == wanted)) {
+        return 0;
     }
-    out
+    let equal = block.map(|byte| u8::from(byte == wanted));
+    let (words, _) = equal.as_chunks::<8>();
+    let gathered = words.iter().enumerate().map(|(index, word)| {
+        // The product gathers the low bits of all bytes in its highest byte.
+        let product = u64::from_le_bytes(*word).wrapping_mul(0x0102_0408_1020_4080);
+        (product >> 56) << (index * 8)
+    });
+    gathered.fold(0, |all, bits| all | bits)
 }
 
 /// The bytes whose meaning a backslash before them takes, and whether that goes for the next block's

@@ -44,6 +44,35 @@ pub(super) struct Item {
     pub text: Vec<u8>,
 }
 
+/// Tells where a block of comment lines begins that has a line of two dashes before and behind it.
+#[derive(Debug, Default)]
+pub(super) struct Dashes {
+    opened: Option<u64>,
+    /// Where the comment before ended, and whether it was a line of two dashes.
+    before: Option<(u64, bool)>,
+}
+
+impl Dashes {
+    /// Takes the next comment line; true where it is a line of two dashes.
+    pub fn line(&mut self, line: &str, range: Range) -> bool {
+        let dashes = line == "--";
+        match self.before.filter(|(end, _)| *end == range.start) {
+            // Right behind words: the last line of a block.
+            Some((_, false)) if dashes => self.opened = None,
+            _ if dashes => self.opened = Some(range.start),
+            None => self.opened = None,
+            Some(_) => {}
+        }
+        self.before = Some((range.end, dashes));
+        dashes
+    }
+
+    /// Where the block of the line before began, if two dashes were its first line.
+    pub fn opened(&self) -> Option<u64> {
+        self.opened
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Blank,
@@ -65,6 +94,8 @@ enum State {
     Dollar {
         matched: usize,
     },
+    /// Of MariaDB and MySQL, two dashes open a comment if a blank follows.
+    TwoDashes,
     /// A comment to the end of its line, within a statement.
     LineComment,
     Block {
@@ -148,6 +179,8 @@ impl Splitter {
                 State::QuoteEnd { .. } => self.enter(State::Plain),
                 State::DollarTag => self.dollar_tag(input, *first),
                 State::Dollar { matched } => self.dollar(input, matched),
+                State::TwoDashes if first.is_ascii_whitespace() => self.enter(State::LineComment),
+                State::TwoDashes => self.enter(State::Plain),
                 State::LineComment => {
                     let line = memchr::memchr(b'\n', input);
                     self.take(input, line.map_or(input.len(), |at| at + 1));
@@ -281,9 +314,7 @@ impl Splitter {
             }
             (b'#', _) if mysql => self.enter(State::LineComment),
             (b'-', [_, b'-']) if !mysql && self.text.len() > 2 => self.enter(State::LineComment),
-            (b' ' | b'\t', [b'-', b'-']) if mysql && self.text.len() > 3 => {
-                self.enter(State::LineComment)
-            }
+            (b'-', [_, b'-']) if mysql && self.text.len() > 2 => self.enter(State::TwoDashes),
             (b'*', [_, b'/']) if mysql => self.enter(State::BlockOpen),
             (b'*', [_, b'/']) => self.enter(State::Block { depth: 1 }),
             _ => None,
@@ -336,9 +367,7 @@ impl Splitter {
     fn comment(&mut self, input: &mut &[u8], depth: u32) -> Option<Item> {
         let at = memchr::memchr2(b'/', b'*', input);
         self.take(input, at.map_or(input.len(), |at| at + 1));
-        if at.is_none() {
-            return None;
-        }
+        at?;
         let nested = self.dialect == Dialect::Postgres;
         match self.before {
             [b'*', b'/'] if depth <= 1 && self.leading => {
@@ -369,4 +398,91 @@ impl Splitter {
 
 fn is_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(dialect: Dialect, text: &str, piece: usize) -> Vec<(Kind, String, Range)> {
+        let mut splitter = Splitter::new(dialect);
+        let mut items = Vec::new();
+        for mut piece in text.as_bytes().chunks(piece) {
+            while let Some(item) = splitter.next(&mut piece) {
+                let text = String::from_utf8_lossy(&item.text).into_owned();
+                items.push((item.kind, text, item.range));
+            }
+        }
+        assert_eq!(splitter.at(), text.len() as u64);
+        items
+    }
+
+    /// Splits in pieces of all sizes and gives kinds and texts.
+    fn items(dialect: Dialect, text: &str) -> Vec<(Kind, String)> {
+        let whole = split(dialect, text, text.len());
+        for piece in 1..text.len() {
+            assert_eq!(split(dialect, text, piece), whole, "{piece}");
+        }
+        for (_, item, range) in &whole {
+            assert_eq!(&text[range.start as usize..range.end as usize], item);
+        }
+        whole.into_iter().map(|(kind, text, _)| (kind, text)).collect()
+    }
+
+    #[test]
+    fn postgres_statements_end_outside_of_quotes_and_comments() {
+        let parts = [
+            "SELECT 'a;''--\n;', E'\\';', \"x;\"\"\";",
+            "CREATE FUNCTION f() AS $fn$ a; $$ ; $f$ ' $fn$ -- it's;\n;",
+            "SELECT /* ; /* ' */ ; */ $1, a$b$c;",
+            "AB;",
+            "\\restrict x;y\n",
+            "-- a; 'b\n",
+            "--\n",
+            "/* c; */",
+            "X';';",
+        ];
+        let text = parts.join("\n\n");
+        let found = items(Dialect::Postgres, &text);
+        let texts: Vec<&str> = found.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(texts, parts);
+        let comments = found.iter().filter(|(kind, _)| *kind == Kind::Comment).count();
+        assert_eq!((comments, found[4].0), (3, Kind::Command));
+    }
+
+    #[test]
+    fn mysql_statements_end_outside_of_quotes_and_comments() {
+        let parts = [
+            "/*M!999999\\- enable the sandbox mode */ \n",
+            "-- MariaDB dump; it's\n",
+            "/*!40101 SET NAMES utf8 */;",
+            "INSERT INTO `a;``b` VALUES ('\\';'';',\"x;\\\"\",0x3b); ",
+            "DELIMITER ;;\n",
+            "/*!50003 CREATE*/ /*!50003 TRIGGER x BEGIN\n-- it's;;\n# another's;;\n/* and ';; */ a; END */;;",
+            "DELIMITER ;\n",
+            "/* SET @@GLOBAL.GTID_PURGED='x;';*/",
+            "--\n",
+            "SELECT 5--3;",
+        ];
+        let text = parts.map(str::trim_start).concat();
+        let found = items(Dialect::Mysql, &text);
+        let texts: Vec<&str> = found.iter().map(|(_, text)| text.trim_end()).collect();
+        assert_eq!(texts, parts.map(str::trim_end));
+        assert_eq!(found[7].0, Kind::Comment);
+    }
+
+    #[test]
+    fn blocks_of_comments_begin_at_their_first_dashes() {
+        let mut dashes = Dashes::default();
+        let mut line = |line: &str, start: u64| {
+            dashes.line(line, Range { start, end: start + 5 });
+            dashes.opened()
+        };
+        assert_eq!(line("--", 0), Some(0));
+        assert_eq!(line("-- a", 5), Some(0));
+        assert_eq!(line("-- b", 10), Some(0));
+        assert_eq!(line("--", 15), None);
+        assert_eq!(line("--", 30), Some(30));
+        assert_eq!(line("-- c", 50), None);
+    }
 }

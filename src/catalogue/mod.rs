@@ -21,6 +21,7 @@ mod schema;
 pub mod selection;
 mod subject;
 pub mod toc;
+mod toc_cursor;
 mod tokens;
 
 use serde::{Deserialize, Serialize};

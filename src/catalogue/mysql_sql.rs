@@ -7,23 +7,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::insert::InsertRun;
-use super::lexer::{Dialect, Item, Kind, Splitter};
+use super::lexer::{Dashes, Dialect, Item, Kind, Splitter};
 use super::mysql_words::{
     Heading, definer, heading, insert_columns, name_after, note_position, table_columns, tool,
     without_counter,
 };
-use super::postgres_section::new_table;
 use super::scan::Scanned;
-use super::subject::Name;
-use super::toc::text;
+use super::subject::{Name, new_table};
+use super::toc_cursor::text;
 use super::{Catalogue, Encoding, Mode, Range, Table, schema};
+
+/// How statements begin that some dumps hold to set up replication.
+const REPLICATION: [&str; 3] = ["CHANGE ", "SET GLOBAL ", "SET @@"];
 
 /// Takes a dump piece by piece.
 #[derive(Debug)]
 pub(super) struct MysqlSql {
     splitter: Splitter,
     in_insert: bool,
-    dashes: Option<u64>,
+    dashes: Dashes,
     section: Option<Section>,
     schema: String,
     tables: BTreeMap<Name, Table>,
@@ -57,7 +59,7 @@ impl MysqlSql {
         Self {
             splitter: Splitter::new(Dialect::Mysql),
             in_insert: false,
-            dashes: None,
+            dashes: Dashes::default(),
             section: None,
             schema: String::new(),
             tables: BTreeMap::new(),
@@ -116,11 +118,10 @@ impl MysqlSql {
     }
 
     fn comment(&mut self, line: &str, range: Range) {
-        if line == "--" {
-            self.dashes = self.dashes.or(Some(range.start));
+        if self.dashes.line(line, range) {
             return;
         }
-        let start = self.dashes.take().unwrap_or(range.start);
+        let start = self.dashes.opened().unwrap_or(range.start);
         if let Some(kind) = heading(line) {
             self.close_section(start);
             self.preamble_open = false;
@@ -147,7 +148,6 @@ impl MysqlSql {
     }
 
     fn statement(&mut self, statement: &str, range: Range) {
-        self.dashes = None;
         if statement.starts_with("/*!") && statement.contains("=@OLD_") {
             self.close_section(range.start);
             self.trailer = self.trailer.or(Some(range.start));
@@ -160,7 +160,9 @@ impl MysqlSql {
                 false => self.preamble_open = false,
             }
         }
-        if self.section.is_none() || statement.starts_with("CHANGE ") {
+        if REPLICATION.iter().any(|verb| statement.starts_with(verb)) {
+            // Never a part of a table.
+            self.close_section(range.start);
             note_position(statement, &mut self.catalogue.position);
         }
         self.roles.extend(definer(statement));
@@ -325,4 +327,96 @@ fn is_creation(statement: &str) -> bool {
     start
         .trim_start_matches(|char: char| char.is_ascii_digit() || char == ' ')
         .starts_with("CREATE")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::DUMPS;
+    use super::*;
+
+    fn scan(text: &[u8]) -> Scanned {
+        let mut scanner = MysqlSql::new();
+        text.chunks(1000).for_each(|piece| scanner.push(piece));
+        scanner.finish("dump")
+    }
+
+    fn cut<'a>(text: &'a [u8], range: &Range) -> &'a str {
+        std::str::from_utf8(&text[range.start as usize..range.end as usize]).expect("text")
+    }
+
+    fn table<'a>(scanned: &'a Scanned, schema: &str, name: &str) -> &'a Table {
+        let mut tables = scanned.catalogue.tables.iter();
+        tables.find(|table| table.name == name && table.schema == schema).expect("the table")
+    }
+
+    #[test]
+    fn tables_have_definitions_rows_and_triggers() {
+        let scanned = scan(DUMPS[3]);
+        assert_eq!(scanned.complete, Ok(()));
+        assert_eq!(scanned.catalogue.tables.len(), 6);
+        let child = table(&scanned, "small", "child");
+        let [create, trigger] = &child.definition[..] else { panic!("two ranges") };
+        assert!(cut(DUMPS[3], create).starts_with("--\n-- Table structure for table `child`\n"));
+        assert!(cut(DUMPS[3], trigger).starts_with("/*!50003 SET @saved"));
+        assert!(cut(DUMPS[3], trigger).contains("TRIGGER tr"));
+        let rows = cut(DUMPS[3], &child.data[0]);
+        assert!(rows.starts_with("LOCK TABLES `child`") && rows.ends_with("UNLOCK TABLES;"));
+        assert_eq!((child.rows, &child.key), (2, &vec!["id".to_owned()]));
+        assert_eq!(table(&scanned, "small", "customers").rows, 12);
+        assert_eq!(table(&scanned, "small", "nokey").rows, 9);
+        assert_eq!(table(&scanned, "small", "odd`name.(x)").rows, 4);
+        assert_eq!(table(&scanned, "small", "empty").rows, 0);
+    }
+
+    #[test]
+    fn header_and_trailer_set_the_session_alone() {
+        for dump in &DUMPS[3..] {
+            let scanned = scan(dump);
+            let preamble = cut(dump, &scanned.preamble);
+            assert!(
+                preamble.contains("SET NAMES utf8mb4") && preamble.ends_with("SQL_NOTES=0 */;")
+            );
+            assert!(!preamble.contains("CHANGE MASTER") && !preamble.contains("TABLE"));
+            let trailer = cut(dump, &scanned.trailer);
+            assert!(trailer.starts_with("/*!40103 SET TIME_ZONE=@OLD_TIME_ZONE */;"));
+            assert!(trailer.trim_end().ends_with("-- Dump completed"));
+        }
+    }
+
+    #[test]
+    fn the_place_in_the_binary_log_and_versions_are_told() {
+        let catalogue = scan(DUMPS[3]).catalogue;
+        assert_eq!((catalogue.engine.as_str(), catalogue.database.as_str()), ("mariadb", "small"));
+        assert_eq!(catalogue.tools, ["mariadb-dump 10.11.19"]);
+        assert_eq!(catalogue.roles, ["root@localhost"]);
+        assert!(catalogue.position.binlog_position > 0);
+        assert!(catalogue.position.binlog_file.starts_with("bin."));
+        assert!(catalogue.position.gtid.starts_with("0-7-"));
+    }
+
+    #[test]
+    fn several_databases_are_told_apart() {
+        let scanned = scan(DUMPS[4]);
+        assert_eq!(table(&scanned, "other2", "t").rows, 2);
+        assert_eq!(scanned.catalogue.tables.len(), 7);
+        assert_eq!(scanned.catalogue.database, "");
+        assert!(scanned.catalogue.position.gtid.starts_with("0-7-"));
+    }
+
+    #[test]
+    fn counters_do_not_change_hashes_and_triggers_do() {
+        let text = String::from_utf8_lossy(DUMPS[3]).into_owned();
+        let hashes = |text: &str| {
+            let catalogue = scan(text.as_bytes()).catalogue;
+            let child = catalogue.tables.iter().find(|table| table.name == "child").cloned();
+            (catalogue.schema_hash, child.expect("the table").schema_hash)
+        };
+        let before = hashes(&text);
+        assert!(text.contains(" AUTO_INCREMENT=16"));
+        assert_eq!(hashes(&text.replace(" AUTO_INCREMENT=16", " AUTO_INCREMENT=99")), before);
+        let after = hashes(&text.replace("NEW.u + 1", "NEW.u + 2"));
+        assert!(after.0 != before.0 && after.1 != before.1);
+        let after = hashes(&text.replace("RETURN 1", "RETURN 2"));
+        assert!(after.0 != before.0 && after.1 == before.1);
+    }
 }

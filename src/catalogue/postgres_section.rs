@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use blake3::Hasher;
 
-use super::subject::{Name, Subject, Ties, extension, primary_key, roles, subject};
+use super::subject::{Name, Subject, Ties, extension, new_table, primary_key, roles, subject};
 use super::{Extension, Range, Table, schema};
 
 /// What the comment before an object says. Line breaks in names are blanks there.
@@ -17,10 +17,11 @@ pub(super) struct Heading {
     pub owner: String,
 }
 
-/// Reads `-- Name: x; Type: y; Schema: z; Owner: w`, also of rows (`-- Data for Name: …`).
+/// Reads `-- Name: x; Type: y; Schema: z; Owner: w`, also of rows (`-- Data for Name: …`) and of
+/// statistics.
 pub(super) fn heading(line: &str) -> Option<Heading> {
-    let line = line.strip_prefix("-- Data for ").or_else(|| line.strip_prefix("-- "))?;
-    let line = line.strip_prefix("Name: ")?;
+    let prefixes = ["-- Name: ", "-- Data for Name: ", "-- Statistics for Name: "];
+    let line = prefixes.iter().find_map(|prefix| line.strip_prefix(prefix))?;
     let (line, owner) = line.rsplit_once("; Owner: ")?;
     let (line, schema) = line.rsplit_once("; Schema: ")?;
     let (name, kind) = line.rsplit_once("; Type: ")?;
@@ -153,11 +154,6 @@ pub(super) fn summarize(sections: &[Section], tables: &mut BTreeMap<Name, Table>
         extensions: sections.iter().filter_map(|section| section.extension.clone()).collect(),
         roles: roles.into_iter().filter(|role| !role.is_empty()).collect(),
     }
-}
-
-/// A table of which only the name is known.
-pub(super) fn new_table(name: &Name) -> Table {
-    Table { schema: name.schema.clone(), name: name.name.clone(), ..Table::default() }
 }
 
 #[cfg(test)]

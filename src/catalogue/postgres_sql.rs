@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 
 use super::copy::CopyRows;
 use super::insert::InsertRun;
-use super::lexer::{Dialect, Item, Kind, Splitter};
-use super::postgres_section::{Section, heading, new_table, summarize};
+use super::lexer::{Dashes, Dialect, Item, Kind, Splitter};
+use super::postgres_section::{Section, heading, summarize};
 use super::rows::Tally;
 use super::scan::Scanned;
-use super::subject::{Name, Target, columns, subject};
-use super::toc::text;
+use super::subject::{Name, Subject, Target, columns, new_table, subject};
+use super::toc_cursor::text;
 use super::{Catalogue, Encoding, Mode, Range, Table};
 
 /// Settings that pg_dump changes on the way, as the objects need them.
@@ -30,8 +30,7 @@ const SETTINGS: [&str; 5] = [
 pub(super) struct PostgresSql {
     splitter: Splitter,
     reading: Reading,
-    /// The line of two dashes that may open a heading.
-    dashes: Option<u64>,
+    dashes: Dashes,
     section: Option<Section>,
     sections: Vec<Section>,
     /// The settings in force, by name.
@@ -70,7 +69,7 @@ impl PostgresSql {
         Self {
             splitter: Splitter::new(Dialect::Postgres),
             reading: Reading::Sql,
-            dashes: None,
+            dashes: Dashes::default(),
             section: None,
             sections: Vec::new(),
             settings: BTreeMap::new(),
@@ -171,14 +170,11 @@ impl PostgresSql {
     }
 
     fn comment(&mut self, line: &str, range: Range) {
-        if line == "--" {
-            self.dashes = self.dashes.or(Some(range.start));
+        if self.dashes.line(line, range) {
             return;
         }
-        let opened = self.dashes;
-        if let Some(heading) = heading(line)
-            && let Some(start) = opened
-        {
+        let start = self.dashes.opened();
+        if let (Some(heading), Some(start)) = (heading(line), start) {
             self.close_section(start);
             let settings = self.settings.values().copied().collect();
             self.splitter.give_inserts = heading.kind == "TABLE DATA";
@@ -190,10 +186,8 @@ impl PostgresSql {
         } else if line.starts_with("-- load via partition root ") {
             self.section.iter_mut().for_each(|section| section.via_root = true);
         } else {
-            return self.border(line, opened.unwrap_or(range.start));
+            self.border(line, start.unwrap_or(range.start));
         }
-        // The heading's last line is not the first of another.
-        self.dashes = None;
     }
 
     /// The first and last lines of dumps.
@@ -216,9 +210,8 @@ impl PostgresSql {
                 self.complete = !self.cluster;
             }
             "-- PostgreSQL database cluster dump complete" => self.complete = true,
-            _ => return,
+            _ => {}
         }
-        self.dashes = None;
     }
 
     fn command(&mut self, line: &str) {
@@ -232,7 +225,6 @@ impl PostgresSql {
     }
 
     fn statement(&mut self, statement: &str, range: Range) {
-        self.dashes = None;
         if let Some(name) = SETTINGS.into_iter().find(|name| statement.starts_with(name)) {
             // It is for the sections that follow.
             self.section.iter_mut().for_each(|section| end_section(section, range.start));
@@ -254,7 +246,7 @@ impl PostgresSql {
         let name = match subject(statement, &section.heading.schema) {
             // The rows of a partition that go to the partitioned table.
             _ if section.via_root => Name::new(&*section.heading.schema, &*section.heading.name),
-            Some(super::subject::Subject { belongs: Target::Table(name), .. }) => name,
+            Some(Subject { belongs: Target::Table(name), .. }) => name,
             _ => Name::new(&*section.heading.schema, &*section.heading.name),
         };
         let table = self.tables.entry(name.clone()).or_insert_with(|| new_table(&name));
@@ -345,5 +337,170 @@ impl PostgresSql {
 fn end_section(section: &mut Section, at: u64) {
     if section.range.end == section.range.start {
         section.range.end = at;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::DUMPS;
+    use super::*;
+
+    fn scan(text: &[u8]) -> Scanned {
+        let mut scanner = PostgresSql::new();
+        text.chunks(1000).for_each(|piece| scanner.push(piece));
+        scanner.finish("dump")
+    }
+
+    fn cut<'a>(text: &'a [u8], range: &Range) -> &'a str {
+        std::str::from_utf8(&text[range.start as usize..range.end as usize]).expect("text")
+    }
+
+    fn table<'a>(scanned: &'a Scanned, name: &str) -> &'a Table {
+        let mut tables = scanned.catalogue.tables.iter();
+        tables.find(|table| table.name == name).expect("the table")
+    }
+
+    #[test]
+    fn a_table_has_its_statements_and_rows() {
+        let scanned = scan(DUMPS[1]);
+        let serials = table(&scanned, "serials");
+        let kinds: Vec<&str> = serials
+            .definition
+            .iter()
+            .filter_map(|range| cut(DUMPS[1], range).split("; Type: ").nth(1)?.split(';').next())
+            .collect();
+        let expected = "TABLE,COMMENT,SEQUENCE,SEQUENCE OWNED BY,COMMENT,SEQUENCE,SEQUENCE OWNED BY,\
+            DEFAULT,DEFAULT,SEQUENCE SET,SEQUENCE SET,CONSTRAINT,COMMENT,TRIGGER,COMMENT,ACL,ACL";
+        assert_eq!(kinds.join(","), expected);
+        let rows = cut(DUMPS[1], &serials.data[0]);
+        assert_eq!((serials.rows, rows.lines().count()), (20, 20));
+        assert_eq!(serials.rows_hash, blake3::hash(rows.as_bytes()).to_hex().to_string());
+        assert_eq!(
+            (&*serials.columns, &*serials.key),
+            (&["id", "second", "v"].map(String::from)[..], &["id", "second"].map(String::from)[..])
+        );
+        assert_eq!(serials.encoding, Encoding::CopyInSql);
+    }
+
+    #[test]
+    fn headings_within_strings_and_bodies_are_none() {
+        for dump in &DUMPS[..3] {
+            let scanned = scan(dump);
+            assert_eq!(scanned.catalogue.tables.len(), 15);
+            assert!(scanned.catalogue.tables.iter().all(|table| !table.name.contains("fake")));
+        }
+    }
+
+    #[test]
+    fn header_and_trailer_are_told() {
+        let scanned = scan(DUMPS[1]);
+        let preamble = cut(DUMPS[1], &scanned.preamble);
+        assert!(preamble.starts_with("--\n") && preamble.ends_with("SET row_security = off;\n\n"));
+        assert!(
+            cut(DUMPS[1], &scanned.trailer).starts_with("--\n-- PostgreSQL database dump comp")
+        );
+        assert!(cut(DUMPS[1], &scanned.trailer).contains("\\unrestrict"));
+        assert_eq!(scanned.catalogue.server_version, "18.4");
+        assert_eq!(scanned.catalogue.tools, ["pg_dump 18.4"]);
+        assert_eq!(scanned.catalogue.roles, ["Odd Owner", "postgres", "reader"]);
+        assert_eq!(scan(DUMPS[0]).catalogue.database, "small");
+    }
+
+    const HEAD: &str = "--\n-- PostgreSQL database dump\n--\n\n\\restrict TOKEN\n\nSET a = 1;\n\n";
+
+    fn object(kind: &str, name: &str, text: &str) -> String {
+        format!("--\n-- Name: {name}; Type: {kind}; Schema: s; Owner: o\n--\n\n{text}\n\n\n")
+    }
+
+    #[test]
+    fn settings_between_objects_go_with_those_that_follow() {
+        let text = [
+            HEAD,
+            "SET default_tablespace = '';\n\n",
+            &object("TABLE", "a", "CREATE TABLE s.a (\n);"),
+            "SET default_tablespace = fast;\n\n",
+            &object("TABLE", "b", "CREATE TABLE s.b (\n);"),
+        ]
+        .concat();
+        let scanned = scan(text.as_bytes());
+        let texts = |name: &str| -> Vec<&str> {
+            let ranges = &table(&scanned, name).definition;
+            ranges.iter().map(|range| cut(text.as_bytes(), range).trim()).collect()
+        };
+        assert_eq!(texts("a")[0], "SET default_tablespace = '';");
+        assert!(texts("a").len() == 2 && texts("a")[1].ends_with("s.a (\n);"));
+        assert_eq!(texts("b")[0], "SET default_tablespace = fast;");
+        let error = scanned.complete.expect_err("no last line");
+        assert_eq!(error, "the dump ends after TABLE b: its last line is missing");
+    }
+
+    #[test]
+    fn hashes_leave_out_tokens_and_owners_but_not_definitions() {
+        let hash = |token: &str, owner: &str, column: &str| {
+            let create = format!(
+                "CREATE TABLE s.a (\n {column} int\n);\n\nALTER TABLE s.a OWNER TO {owner};"
+            );
+            let text = [&HEAD.replace("TOKEN", token), &object("TABLE", "a", &create)[..]].concat();
+            let catalogue = scan(text.as_bytes()).catalogue;
+            (catalogue.schema_hash, catalogue.tables[0].schema_hash.clone())
+        };
+        assert_eq!(hash("x", "me", "c"), hash("y", "you", "c"));
+        let (whole, table) = hash("x", "me", "d");
+        assert_ne!(whole, hash("x", "me", "c").0);
+        assert_ne!(table, hash("x", "me", "c").1);
+    }
+
+    #[test]
+    fn inserts_are_rows_of_their_table_alone() {
+        let data = |name: &str, text: &str| {
+            object("TABLE DATA", name, text).replace("-- Name", "-- Data for Name")
+        };
+        let text = [
+            HEAD,
+            &data("a", "INSERT INTO s.a (x, \"y z\") VALUES (1, 'a;(');\nINSERT INTO s.a (x, \"y z\") VALUES (2, '');"),
+            &data("none", ""),
+            &data("b", "INSERT INTO s.b VALUES\n\t(1),\n\t(2),\n\t(3);"),
+            "--\n-- PostgreSQL database dump complete\n--\n\n",
+        ]
+        .concat();
+        let scanned = scan(text.as_bytes());
+        assert_eq!(scanned.complete, Ok(()));
+        let a = table(&scanned, "a");
+        assert_eq!(
+            (a.rows, a.encoding, &*a.columns),
+            (2, Encoding::Statements, &["x".to_owned(), "y z".to_owned()][..])
+        );
+        let rows = cut(text.as_bytes(), &a.data[0]);
+        assert!(rows.starts_with("INSERT INTO s.a") && rows.ends_with("(2, '');"));
+        assert_eq!(table(&scanned, "b").rows, 3);
+        assert_eq!(scanned.catalogue.tables.len(), 2);
+    }
+
+    #[test]
+    fn clusters_tell_the_tables_of_one_database() {
+        let database = |name: &str, objects: &str| {
+            format!(
+                "\\connect {name}\n\n{HEAD}{objects}--\n-- PostgreSQL database dump complete\n--\n\n"
+            )
+        };
+        let table = object("TABLE", "a", "CREATE TABLE s.a (\n);");
+        let cluster = |databases: &[String]| {
+            let text = [
+                "--\n-- PostgreSQL database cluster dump\n--\n\n",
+                &databases.concat(),
+                "--\n-- PostgreSQL database cluster dump complete\n--\n\n",
+            ]
+            .concat();
+            scan(text.as_bytes())
+        };
+        let one = cluster(&[
+            database("template1", ""),
+            database("shop", &table),
+            database("postgres", ""),
+        ]);
+        assert_eq!((one.complete, one.catalogue.tables.len()), (Ok(()), 1));
+        assert_eq!((one.catalogue.database.as_str(), one.warnings.len()), ("shop", 0));
+        let two = cluster(&[database("x", &table), database("y", &table)]);
+        assert_eq!((two.catalogue.tables.len(), two.warnings.len()), (0, 1));
     }
 }

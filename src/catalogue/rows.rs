@@ -70,3 +70,27 @@ impl RowCounter {
         Tally { rows: self.rows, bytes: self.bytes, hash }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_rows_count_like_short_ones_and_the_marker_is_cut() {
+        let mut text: Vec<u8> =
+            (0..GATHER * 3).map(|at| if at % 91 == 0 { b'\n' } else { b'x' }).collect();
+        for extra in 0..12 {
+            text.push(b'\n');
+            let whole = [&text, COPY_END].concat();
+            for piece in [whole.len(), 100_000, 4099, 1 + extra] {
+                let mut rows = RowCounter::default();
+                whole.chunks(piece).for_each(|piece| rows.push(piece));
+                assert!(rows.cut_marker());
+                let tally = rows.finish();
+                assert_eq!(tally.bytes, text.len() as u64);
+                assert_eq!(tally.rows, memchr::memchr_iter(b'\n', &text).count() as u64);
+                assert_eq!(tally.hash, blake3::hash(&text).to_hex().to_string());
+            }
+        }
+    }
+}

@@ -69,17 +69,23 @@ pub fn select(toc: &Toc, wanted: &[Name]) -> Selection {
 /// The wanted tables and all partitions of them, which hold the rows of a partitioned table.
 pub fn with_partitions(toc: &Toc, wanted: &[Name]) -> Vec<Name> {
     let owners = Owners::new(toc);
+    let mut partitions: HashMap<&Name, Vec<&Name>> = HashMap::new();
+    let attached =
+        toc.entries.iter().zip(&owners.ties).filter(|(entry, _)| entry.desc == "TABLE ATTACH");
+    for tie in attached.filter_map(|(_, tie)| tie.as_ref()) {
+        if let Some(parent) = &tie.other {
+            partitions.entry(parent).or_default().push(&tie.table);
+        }
+    }
     let mut all: Vec<Name> = wanted.to_vec();
     let mut seen: HashSet<Name> = wanted.iter().cloned().collect();
     let mut at = 0;
-    while let Some(parent) = all.get(at).cloned() {
+    while let Some(parent) = all.get(at) {
         at += 1;
-        for (entry, tie) in toc.entries.iter().zip(&owners.ties) {
-            let Some(tie) = tie.as_ref().filter(|_| entry.desc == "TABLE ATTACH") else { continue };
-            if tie.other.as_ref() == Some(&parent) && seen.insert(tie.table.clone()) {
-                all.push(tie.table.clone());
-            }
-        }
+        let found = partitions.get(parent).into_iter().flatten();
+        let new = found.filter(|name| seen.insert((**name).clone())).map(|name| (*name).clone());
+        let new: Vec<Name> = new.collect();
+        all.extend(new);
     }
     all
 }

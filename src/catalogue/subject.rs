@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use super::Table;
 use super::tokens::{Token, Tokens, is_keyword};
 
 /// A table, or another relation, by schema and name.
@@ -298,6 +299,11 @@ impl Ties {
     }
 }
 
+/// A table of which only the name is known.
+pub(super) fn new_table(name: &Name) -> Table {
+    Table { schema: name.schema.clone(), name: name.name.clone(), ..Table::default() }
+}
+
 /// The columns of `COPY table (…) FROM` or `INSERT INTO table (…) VALUES`.
 pub(super) fn columns(statement: &str) -> Vec<String> {
     let mut tokens = Tokens::new(statement);
@@ -358,5 +364,119 @@ pub(super) fn roles(statement: &str, roles: &mut Vec<String>) {
             }
             owner = tokens.accept_sign(',');
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(name: &str) -> Target {
+        Target::Table(Name::new("s", name))
+    }
+
+    fn belongs(statement: &str) -> Option<Target> {
+        subject(statement, "s").map(|subject| subject.belongs)
+    }
+
+    #[test]
+    fn statements_belong_to_their_tables() {
+        let statements = [
+            "CREATE UNLOGGED TABLE s.\"T.x\" (\n    a int\n)",
+            "CREATE TABLE \"T.x\" (a int)",
+            "CREATE UNIQUE INDEX i ON ONLY s.\"T.x\" USING btree (a)",
+            "CREATE CONSTRAINT TRIGGER \"on\" AFTER INSERT OR UPDATE OF \"on\", b ON s.\"T.x\" FOR EACH ROW",
+            "CREATE RULE r AS\n    ON INSERT TO s.\"T.x\" DO INSTEAD NOTHING;",
+            "CREATE POLICY \"p ON q\" ON s.\"T.x\" FOR SELECT TO me USING (true);",
+            "CREATE STATISTICS s.st (ndistinct) ON a, (b + 1) FROM s.\"T.x\";",
+            "ALTER TABLE ONLY s.\"T.x\"\n    ADD CONSTRAINT c CHECK ((a > 0)) NOT VALID;",
+            "ALTER TABLE s.\"T.x\" ENABLE ROW LEVEL SECURITY;",
+            "ALTER TABLE ONLY s.\"T.x\" ALTER COLUMN a SET DEFAULT nextval('s.q'::regclass);",
+            "ALTER SEQUENCE s.q OWNED BY s.\"T.x\".a;",
+            "ALTER TABLE ONLY s.p ATTACH PARTITION s.\"T.x\" FOR VALUES IN ('a');",
+            "COMMENT ON TABLE s.\"T.x\" IS 'it''s; ON s.y';",
+            "COMMENT ON COLUMN s.\"T.x\".\"c.d\" IS 'x';",
+            "COMMENT ON CONSTRAINT c ON s.\"T.x\" IS 'x';",
+            "SECURITY LABEL FOR p ON TABLE s.\"T.x\" IS 'x';",
+            "SET SESSION AUTHORIZATION a;\nGRANT SELECT(a),INSERT(b) ON TABLE s.\"T.x\" TO me;",
+            "REVOKE ALL ON \"T.x\" FROM PUBLIC;",
+            "COPY s.\"T.x\" (a) FROM stdin;",
+            "INSERT INTO s.\"T.x\" VALUES (1);",
+            "-- a comment\n/* another */ REFRESH MATERIALIZED VIEW s.\"T.x\";",
+        ];
+        for statement in statements {
+            assert_eq!(belongs(statement), Some(table("T.x")), "{statement}");
+        }
+    }
+
+    #[test]
+    fn other_statements_belong_to_none() {
+        let statements = [
+            "CREATE FUNCTION s.f() RETURNS int AS $$ SELECT ON s.t $$",
+            "GRANT USAGE ON SCHEMA s TO me;",
+            "GRANT ALL ON FUNCTION s.f(a integer) TO me;",
+            "COMMENT ON CONSTRAINT c ON DOMAIN s.d IS 'x';",
+            "COMMENT ON EXTENSION x IS 'y';",
+            "CREATE",
+            "\"TABLE\"",
+            "",
+        ];
+        for statement in statements {
+            assert_eq!(belongs(statement), None, "{statement}");
+        }
+    }
+
+    #[test]
+    fn sequences_and_indexes_lead_to_tables() {
+        let subjects: Vec<Subject> = [
+            "ALTER TABLE s.t ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (\n    SEQUENCE NAME s.\"q 1\"\n);",
+            "ALTER TABLE ONLY s.t\n    ADD CONSTRAINT pk PRIMARY KEY (id);",
+            "CREATE INDEX i ON s.u (a)",
+        ]
+        .iter()
+        .filter_map(|statement| subject(statement, ""))
+        .collect();
+        let ties = Ties::new(subjects.iter());
+        let leads = |statement: &str| {
+            let belongs = subject(statement, "s")?.belongs;
+            ties.table(&belongs).map(|table| table.name.clone())
+        };
+        assert_eq!(leads("SELECT pg_catalog.setval('s.\"q 1\"', 3, true);"), Some("t".into()));
+        assert_eq!(leads("COMMENT ON SEQUENCE s.\"q 1\" IS '';"), Some("t".into()));
+        assert_eq!(leads("COMMENT ON INDEX s.pk IS '';"), Some("t".into()));
+        assert_eq!(leads("ALTER INDEX s.x ATTACH PARTITION s.i;"), Some("u".into()));
+        assert_eq!(leads("CREATE SEQUENCE s.other"), None);
+    }
+
+    #[test]
+    fn foreign_keys_name_the_other_table() {
+        let text = "ALTER TABLE ONLY s.t\n ADD CONSTRAINT fk FOREIGN KEY (\"REFERENCES\") REFERENCES s.u(id);";
+        assert_eq!(subject(text, "").and_then(|subject| subject.other), Some(table("u")));
+    }
+
+    #[test]
+    fn columns_keys_extensions_and_roles_are_read() {
+        assert_eq!(columns("COPY s.t (a, \"b,\"\"c\") FROM stdin;"), ["a", "b,\"c"]);
+        assert!(columns("COPY s.t FROM stdin;").is_empty());
+        let key = "ALTER TABLE ONLY s.t ADD CONSTRAINT c PRIMARY KEY (id, p WITHOUT OVERLAPS)";
+        assert_eq!(primary_key(key), Some(vec!["id".into(), "p".into()]));
+        assert_eq!(primary_key("ALTER TABLE s.t ADD CONSTRAINT c UNIQUE (id)"), None);
+        let made = extension("CREATE EXTENSION IF NOT EXISTS \"a-b\" WITH SCHEMA s VERSION '1.2';");
+        let made = made.expect("an extension");
+        assert_eq!((made.name.as_str(), made.version.as_str()), ("a-b", "1.2"));
+        let mut found = Vec::new();
+        roles(
+            "REVOKE ALL ON TABLE s.t FROM PUBLIC;\nGRANT SELECT ON TABLE s.t TO a WITH GRANT OPTION;",
+            &mut found,
+        );
+        roles(
+            "ALTER DEFAULT PRIVILEGES FOR ROLE b IN SCHEMA s GRANT ALL ON TABLES TO \"C d\";",
+            &mut found,
+        );
+        roles(
+            "CREATE POLICY p ON s.t TO e, \"PUBLIC\" USING ((x = (SELECT 1 FROM f)));",
+            &mut found,
+        );
+        assert_eq!(found, ["a", "b", "C d", "e", "PUBLIC"]);
     }
 }

@@ -7,6 +7,7 @@
 use std::ops;
 
 use super::Range;
+use super::toc_cursor::{Cursor, OFFSET_NOT_SET, number};
 
 /// The first bytes of every archive.
 pub const MAGIC: &[u8] = b"PGDMP";
@@ -14,9 +15,6 @@ pub const MAGIC: &[u8] = b"PGDMP";
 pub const HEAD_LIMIT: usize = 1 << 30;
 
 const FORMAT_CUSTOM: u8 = 1;
-const OFFSET_NOT_SET: u8 = 1;
-const OFFSET_SET: u8 = 2;
-const OFFSET_NO_DATA: u8 = 3;
 
 /// Why bytes are not the head of an archive.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -339,86 +337,6 @@ fn entry(cursor: &mut Cursor, version: (u8, u8, u8)) -> Result<TocEntry, TocErro
     entry.offset = cursor.offset()?;
     entry.bytes = start..cursor.at;
     Ok(entry)
-}
-
-fn number<T: std::str::FromStr>(bytes: &[u8]) -> Option<T> {
-    std::str::from_utf8(bytes).ok()?.parse().ok()
-}
-
-/// Text as it is, or byte by byte as Latin-1 where it is not UTF-8: different bytes stay different.
-pub(super) fn text(bytes: &[u8]) -> String {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => text.to_owned(),
-        Err(_) => bytes.iter().map(|byte| char::from(*byte)).collect(),
-    }
-}
-
-struct Cursor<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    offset_size: usize,
-}
-
-impl<'a> Cursor<'a> {
-    fn damaged<T>(&self, what: &'static str) -> Result<T, TocError> {
-        Err(TocError::Damaged { at: self.at, what })
-    }
-
-    fn take(&mut self, len: usize) -> Result<&'a [u8], TocError> {
-        let end = self.at.saturating_add(len);
-        let piece = self.bytes.get(self.at..end).ok_or(TocError::Incomplete(end))?;
-        self.at = end;
-        Ok(piece)
-    }
-
-    fn byte(&mut self) -> Result<u8, TocError> {
-        Ok(self.take(1)?.first().copied().unwrap_or_default())
-    }
-
-    /// A sign, 0 or 1, and four bytes of the amount.
-    fn int(&mut self) -> Result<i32, TocError> {
-        match int(self.take(5)?) {
-            Some(value) => Ok(value),
-            None => self.damaged("not an integer"),
-        }
-    }
-
-    fn text(&mut self) -> Result<Option<&'a [u8]>, TocError> {
-        match usize::try_from(self.int()?) {
-            Ok(len) => self.take(len).map(Some),
-            Err(_) => Ok(None),
-        }
-    }
-
-    fn string(&mut self) -> Result<String, TocError> {
-        Ok(self.text()?.map(text).unwrap_or_default())
-    }
-
-    fn number(&mut self) -> Result<u32, TocError> {
-        match self.text()?.and_then(number) {
-            Some(value) => Ok(value),
-            None => self.damaged("an oid is not a number"),
-        }
-    }
-
-    fn offset(&mut self) -> Result<Offset, TocError> {
-        let state = self.byte()?;
-        let place = self.take(self.offset_size)?;
-        let place = place.iter().rev().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
-        match state {
-            OFFSET_NOT_SET => Ok(Offset::NotSet),
-            OFFSET_SET => Ok(Offset::Set(place)),
-            OFFSET_NO_DATA => Ok(Offset::NoData),
-            _ => self.damaged("an unknown state of an offset"),
-        }
-    }
-}
-
-/// An integer of an archive from its five bytes; none where they are not one.
-pub(super) fn int(bytes: &[u8]) -> Option<i32> {
-    let [sign @ (0 | 1), a, b, c, d] = *bytes else { return None };
-    let amount = i64::from(u32::from_le_bytes([a, b, c, d]));
-    i32::try_from(if sign == 1 { -amount } else { amount }).ok()
 }
 
 /// The head of an archive that holds only some data blocks, in the order of the original, which the

@@ -203,3 +203,36 @@ pub(super) fn is_keyword(token: &Token, keyword: &str) -> bool {
 fn is_word(char: char) -> bool {
     char.is_ascii_alphanumeric() || char == '_' || !char.is_ascii()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_come_without_quotes_and_comments() {
+        let mut tokens = Tokens::new("a \"b\"\"c\" /* x */ 'd''e' E'f\\'g' -- h\n $i$ j $i$ é.k;");
+        let mut found = Vec::new();
+        while let Some(token) = tokens.token() {
+            found.push(token);
+        }
+        let word = |text: &str| Token::Word(text.into());
+        let text = |text: &str| Token::Text(text.into());
+        let quoted = Token::Quoted("b\"c".into());
+        let signs = [Token::Sign('.'), word("k"), Token::Sign(';')];
+        let mut expected = vec![word("a"), quoted, text("d'e"), text("f'g"), text(""), word("é")];
+        expected.extend(signs);
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn open_quotes_end_with_the_text() {
+        for text in ["'a", "\"a", "$a$ b", "/* a", "E'\\", "-- x", "$", "a."] {
+            let mut tokens = Tokens::new(text);
+            let mut count = 0;
+            while tokens.token().is_some() {
+                count += 1;
+            }
+            assert!(count <= 2, "{text}");
+        }
+    }
+}

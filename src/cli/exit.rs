@@ -9,6 +9,8 @@ use super::{Global, output};
 
 /// A snapshot was made, but some files are not in it as they should be.
 pub const INCOMPLETE: u8 = 3;
+/// A drill was held and did not pass.
+pub const DRILL_FAILED: u8 = 4;
 /// Wrong flags or arguments.
 pub const USAGE: u8 = 2;
 

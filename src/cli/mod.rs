@@ -24,8 +24,8 @@ pub use open::Global;
     name = "restow",
     version,
     max_term_width = 100,
-    after_help = "Exit codes: 0 ok, 1 failed, 2 usage, 3 incomplete backup, 10 no repository, \
-                  11 conflict or refused, 12 wrong password, 130 interrupted."
+    after_help = "Exit codes: 0 ok, 1 failed, 2 usage, 3 incomplete backup, 4 drill did not pass, \
+                  10 no repository, 11 conflict or refused, 12 wrong password, 130 interrupted."
 )]
 pub struct Cli {
     #[command(flatten)]

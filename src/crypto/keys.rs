@@ -73,6 +73,7 @@ struct Fixed {
     group: [u8; 32],
     gear: [u8; 32],
     config: [u8; 32],
+    report: [u8; 32],
     salt: [u8; 32],
 }
 
@@ -95,6 +96,7 @@ impl KeyRing {
             group: derive("group key"),
             gear: derive("gear table"),
             config: derive("config authentication"),
+            report: derive("drill report authentication"),
             salt: derive("object salt"),
         };
         epochs.sort_by_key(Epoch::number);
@@ -268,6 +270,11 @@ impl KeyRing {
     /// Authentication code of the repository's configuration.
     pub fn config_mac(&self, text: &[u8]) -> blake3::Hash {
         blake3::keyed_hash(&self.fixed.config, text)
+    }
+
+    /// Authentication code of the report of a drill.
+    pub fn report_mac(&self, text: &[u8]) -> blake3::Hash {
+        blake3::keyed_hash(&self.fixed.report, text)
     }
 
     /// A salt for a new object: a keyed hash of randomness **and** of all that the object will hold.

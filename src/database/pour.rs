@@ -2,6 +2,7 @@
 
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::catalogue::{Catalogue, Encoding, Range, Table};
 use crate::error::{Error, Result};
@@ -9,6 +10,7 @@ use crate::format::snapshot::StreamEntry;
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::restore::{StreamTarget, WriterTarget, copy_range, copy_stream};
+use crate::store::pause::{Patience, Pause};
 
 use super::postgres::inspect::quote;
 use super::source_error;
@@ -55,7 +57,7 @@ pub fn pour(
         return fed;
     }
     drop(target);
-    running.finish(&program)?;
+    running.finish(&program, progress)?;
     fed
 }
 
@@ -187,13 +189,20 @@ impl Running {
         self.said = None;
     }
 
-    /// Waits for its end.
-    pub fn finish(mut self, program: &str) -> Result<()> {
-        let status = self.child.wait().map_err(|source| Error::Io {
-            action: "wait for",
-            path: program.to_owned(),
-            source,
-        })?;
+    /// Waits for its end, or for the wish to stop, which ends it.
+    pub fn finish(mut self, program: &str, progress: &Progress) -> Result<()> {
+        let io = |source| Error::Io { action: "wait for", path: program.to_owned(), source };
+        let waiter = Patience::new(|| progress.is_interrupted());
+        let mut wait = Duration::from_millis(1);
+        let status = loop {
+            if let Some(status) = self.child.try_wait().map_err(io)? {
+                break status;
+            }
+            if !waiter.pause(wait) {
+                return Err(Error::Interrupted);
+            }
+            wait = (wait * 2).min(Duration::from_millis(50));
+        };
         let said = self.said.take().and_then(|said| said.join().ok()).unwrap_or_default();
         match (status.success(), said.trim()) {
             (true, _) => Ok(()),

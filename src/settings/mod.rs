@@ -27,6 +27,8 @@ pub struct Settings {
     pub repositories: BTreeMap<String, RepositoryConfig>,
     /// What to back up, by name.
     pub sources: BTreeMap<String, SourceConfig>,
+    /// Proofs that a source restores, by name.
+    pub drills: BTreeMap<String, DrillConfig>,
     /// What `forget` keeps where it is not told.
     pub retention: Option<RetentionConfig>,
 }
@@ -230,6 +232,57 @@ pub struct RetentionConfig {
     pub keep_tag: Vec<String>,
 }
 
+/// `[drill.NAME]`: how it is proved that a source restores.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrillConfig {
+    /// Name of the source.
+    pub source: String,
+    /// How far it goes.
+    #[serde(default)]
+    pub level: DrillLevel,
+    /// A server to restore into, instead of one that is made for it: a new database is made there and
+    /// dropped.
+    pub scratch: Option<String>,
+    /// The password of that server.
+    pub password: Option<SecretRef>,
+    /// How long a restore may last.
+    pub rto: Option<String>,
+    /// How old the newest row may be, …
+    pub rpo: Option<String>,
+    /// … and the query that gives its time.
+    pub newest: Option<String>,
+    /// What must hold in the restored database.
+    #[serde(default)]
+    pub assert: Vec<Assertion>,
+    /// Tables loaded and indexes built at a time.
+    #[serde(default = "two")]
+    pub jobs: usize,
+    /// Folder of the server's programs.
+    pub bin_dir: Option<PathBuf>,
+}
+
+/// How far a drill goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DrillLevel {
+    /// Everything is read back and verified.
+    Read,
+    /// It is restored into a scratch server.
+    #[default]
+    Restore,
+}
+
+/// One thing that must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Assertion {
+    /// A query of one value.
+    pub sql: String,
+    /// What it must give; where left out, `true`.
+    pub equals: Option<String>,
+}
+
 fn two() -> usize {
     2
 }
@@ -273,6 +326,11 @@ impl Settings {
             }
             None => Ok(self.repositories.values().next()),
         }
+    }
+
+    /// The drill with this name.
+    pub fn drill(&self, name: &str) -> Result<&DrillConfig> {
+        self.drills.get(name).ok_or_else(|| self.unknown("drill", name, self.drills.keys()))
     }
 
     fn unknown<'a>(

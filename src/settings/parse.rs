@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::{CommonConfig, RepositoryConfig, Settings, SourceConfig, SourceKind};
+use super::{CommonConfig, DrillConfig, RepositoryConfig, Settings, SourceConfig, SourceKind};
 
 /// What stands at the top of a file.
-const SECTIONS: [&str; 3] = ["repo", "source", "retention"];
+const SECTIONS: [&str; 4] = ["repo", "source", "drill", "retention"];
 /// Options of every source.
 const COMMON: [&str; 6] = ["repo", "host", "tags", "before", "after", "on_error"];
 const KINDS: [&str; 5] = ["sqlite", "postgres", "mysql", "command", "files"];
@@ -31,6 +31,12 @@ pub fn parse(text: &str) -> Result<Settings, String> {
                     settings.sources.insert(name, source);
                 }
             }
+            "drill" => {
+                for (name, value) in tables("drill", value)? {
+                    let drill: DrillConfig = typed(&format!("drill.{name}"), value, &[])?;
+                    settings.drills.insert(name, drill);
+                }
+            }
             "retention" => {
                 let Value::Table(table) = value else {
                     return Err("'retention' is no section: write [retention]".into());
@@ -46,6 +52,18 @@ pub fn parse(text: &str) -> Result<Settings, String> {
         {
             let known: Vec<&str> = settings.repositories.keys().map(String::as_str).collect();
             return Err(format!("[source.{name}]: {}", unknown("repo", repo, &known)));
+        }
+    }
+    let sources: Vec<&str> = settings.sources.keys().map(String::as_str).collect();
+    for (name, drill) in &settings.drills {
+        if !sources.contains(&drill.source.as_str()) {
+            let text = unknown("source", &drill.source, &sources);
+            return Err(format!("[drill.{name}]: {text}"));
+        }
+        for time in [&drill.rto, &drill.rpo].into_iter().flatten() {
+            super::duration(time).ok_or_else(|| {
+                format!("[drill.{name}]: '{time}' is no time: write 10m, 26h or 2d")
+            })?;
         }
     }
     Ok(settings)

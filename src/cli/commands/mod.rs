@@ -9,6 +9,7 @@ mod config;
 mod copy;
 mod demo;
 mod diff;
+mod drill;
 mod dump;
 mod find;
 mod forget;
@@ -47,6 +48,8 @@ pub enum Command {
     Backup(backup::BackupArgs),
     /// List the sources of the configuration file, or test one
     Source(source::SourceArgs),
+    /// Prove that a source restores, and keep the report
+    Drill(drill::DrillArgs),
     /// Check the configuration file, or print an example of one
     Config(config::ConfigArgs),
     /// Write a stream or file of a snapshot to standard output, or a directory as an archive
@@ -116,6 +119,7 @@ pub fn run(global: &Global, command: Command) -> Result<u8> {
         Command::Init(args) => init::run(global, args),
         Command::Backup(args) => backup::run(global, args),
         Command::Source(args) => source::run(global, args),
+        Command::Drill(args) => drill::run(global, args),
         Command::Config(args) => config::run(global, args),
         Command::Dump(args) => dump::run(global, args),
         Command::Restore(args) => restore::run(global, args),

@@ -43,6 +43,8 @@ pub struct RestoreOptions {
     pub data_only: bool,
     /// Neither owners nor grants.
     pub no_owner: bool,
+    /// Everything in the database's own tablespace.
+    pub no_tablespaces: bool,
     /// Tables loaded and indexes built at a time.
     pub jobs: usize,
     /// The name of the database that may be overwritten.
@@ -64,6 +66,7 @@ impl RestoreOptions {
             schema_only: false,
             data_only: false,
             no_owner: false,
+            no_tablespaces: false,
             jobs: 2,
             overwrite: None,
             bin_dir: None,

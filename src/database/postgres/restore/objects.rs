@@ -42,6 +42,6 @@ pub fn restore(
     let fed = feed();
     drop(target);
     // Where it ended early, it says why.
-    child.finish("sequences and large objects")?;
+    child.finish("sequences and large objects", progress)?;
     fed
 }

@@ -30,7 +30,7 @@ pub fn execute(
     if let Some(check) = plan.refusal() {
         return Err(Error::Conflict(format!("{}: {}", check.what, check.detail)));
     }
-    let runner = Runner { plan, options, folder: &surroundings.temporary };
+    let runner = Runner { plan, options, folder: &surroundings.temporary, progress };
     let mut report = RestoreReport::default();
     let loaded = Loaded::default();
     let mut done: Vec<&'static str> = Vec::new();
@@ -107,6 +107,9 @@ fn create(plan: &Plan, options: &RestoreOptions) -> Result<()> {
     // CREATE DATABASE shop WITH TEMPLATE = template0 ENCODING = …
     let rest = entry.and_then(|entry| entry.defn.split_once(" WITH ")).map(|(_, rest)| rest);
     let rest = rest.map_or("TEMPLATE = template0", |rest| rest.trim().trim_end_matches(';'));
+    // It stands last.
+    let place = rest.find(" TABLESPACE = ").filter(|_| options.no_tablespaces);
+    let rest = &rest[..place.unwrap_or(rest.len())];
     let sql = format!("CREATE DATABASE {} WITH {rest}", quote(options.database()));
     client.query(&sql).map_err(|error| named(options, error))?;
     Ok(())
@@ -183,6 +186,7 @@ pub struct Runner<'a> {
     plan: &'a Plan,
     options: &'a RestoreOptions,
     folder: &'a Path,
+    progress: &'a Progress,
 }
 
 impl Runner<'_> {
@@ -194,6 +198,9 @@ impl Runner<'_> {
         command.arg("--dbname").arg(dsn.words()).args(["--no-password", "--exit-on-error"]);
         if self.options.no_owner {
             command.args(["--no-owner", "--no-privileges"]);
+        }
+        if self.options.no_tablespaces {
+            command.arg("--no-tablespaces");
         }
         if let Some(password) = dsn.password() {
             command.env("PGPASSWORD", password.as_str());
@@ -211,7 +218,7 @@ impl Runner<'_> {
         command.arg(file.path());
         let mut running = Running::start(command, "pg_restore")?;
         drop(running.take_stdin());
-        running.finish("pg_restore")
+        running.finish("pg_restore", self.progress)
     }
 }
 

@@ -1,0 +1,136 @@
+//! Restoring into a MariaDB or MySQL server that is made for it.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::engine::{self, Ask};
+use super::scratch::{RunAs, Scratch};
+use super::{Drill, FailureKind, Report, Stop, add_phase, phase};
+use crate::catalogue::{Catalogue, Table};
+use crate::database::find_program;
+use crate::database::mysql::{RestoreOptions, Session, restore};
+use crate::database::postgres::restore::Origin;
+use crate::error::Error;
+use crate::settings::MysqlConfig;
+
+/// Holds a drill of MariaDB or MySQL.
+pub fn hold(drill: &Drill<'_>, catalogue: &Catalogue, report: &mut Report) -> Result<(), Stop> {
+    if drill.config.scratch.is_some() {
+        let text = "drills of MariaDB and MySQL make their own server: leave out scratch";
+        return Err(Stop::Error(Error::Usage(text.into())));
+    }
+    let (config, _scratch) = phase(report, "start", || server(drill))?;
+    let failed = |error: String| Stop::failed(FailureKind::Start, error);
+    let session = Session::open(&config, drill.surroundings).map_err(failed)?;
+    report.server_version.clone_from(&session.version);
+    let snapshot = &drill.snapshot.snapshot;
+    let origin = Origin { repository: drill.repository, snapshot, catalogue };
+    let options = RestoreOptions::default();
+    phase(report, "load", || {
+        restore(&origin, &config, &options, drill.surroundings, drill.progress)
+            .map_err(|error| Stop::during(FailureKind::Restore, error))
+    })?;
+    report.bytes = catalogue.tables.iter().map(|table| table.bytes).sum();
+    let started = Instant::now();
+    let checked = integrity(&session, catalogue)
+        .and_then(|()| engine::check(drill, catalogue, &mut Database(session), report));
+    add_phase(report, "check", started.elapsed().as_secs_f64());
+    checked
+}
+
+fn integrity(session: &Session, catalogue: &Catalogue) -> Result<(), Stop> {
+    for table in &catalogue.tables {
+        let name = quoted(table);
+        let said = session.query(&format!("CHECK TABLE {name}"));
+        let said = said.map_err(|error| Stop::failed(FailureKind::Integrity, error))?;
+        let is_good = said.last().is_some_and(|line| line.ends_with("\tOK"));
+        if !is_good {
+            let text = format!("{name}: {}", said.join("; "));
+            return Err(Stop::failed(FailureKind::Integrity, text));
+        }
+    }
+    Ok(())
+}
+
+fn quoted(table: &Table) -> String {
+    let quote = |name: &str| format!("`{}`", name.replace('`', "``"));
+    format!("{}.{}", quote(&table.schema), quote(&table.name))
+}
+
+/// Makes a server with a socket in its own folder and starts it.
+fn server(drill: &Drill<'_>) -> Result<(MysqlConfig, Scratch), Stop> {
+    let none = |error: String| Stop::failed(FailureKind::NoServer, error);
+    let find = |name: &str| -> Option<PathBuf> {
+        match &drill.config.bin_dir {
+            Some(folder) => Some(folder.join(name)).filter(|path| path.is_file()),
+            None => find_program(name, drill.surroundings).or_else(|| {
+                Some(PathBuf::from("/usr/sbin").join(name)).filter(|path| path.is_file())
+            }),
+        }
+    };
+    let missing =
+        |name: &str| none(format!("{name} is not installed here: install mariadb-server"));
+    let daemon = find("mariadbd").or_else(|| find("mysqld")).ok_or_else(|| missing("mariadbd"))?;
+    let install = find("mariadb-install-db");
+    let run_as = RunAs::new("mysql").map_err(none)?;
+    let mut scratch = Scratch::make(&drill.surroundings.temporary, run_as).map_err(none)?;
+    let start = |error: String| Stop::failed(FailureKind::Start, error);
+    let data = scratch.folder().join("data");
+    match install {
+        Some(install) => {
+            let mut command = scratch.command(&install);
+            command.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
+            command.args(["--auth-root-authentication-method=normal", "--skip-test-db"]);
+            scratch.run(command).map_err(start)?;
+        }
+        None => {
+            let mut command = scratch.command(&daemon);
+            command.arg("--no-defaults").arg("--initialize-insecure");
+            command.arg(format!("--datadir={}", data.display()));
+            scratch.run(command).map_err(start)?;
+        }
+    }
+    let socket = scratch.folder().join("socket");
+    let mut command = scratch.command(&daemon);
+    command.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
+    command.arg(format!("--socket={}", socket.display()));
+    command.arg(format!("--pid-file={}", scratch.folder().join("server.pid").display()));
+    command.args(["--skip-networking", "--innodb-flush-log-at-trx-commit=0", "--skip-log-bin"]);
+    let text = socket.display().to_string();
+    let encoded = percent_encoding::utf8_percent_encode(&text, percent_encoding::NON_ALPHANUMERIC);
+    let config = MysqlConfig::new(&format!("mysql://root@localhost?socket={encoded}"));
+    let (up, surroundings) = (config.clone(), drill.surroundings);
+    let is_up = || socket.exists() && Session::open(&up, surroundings).is_ok();
+    scratch.serve(command, drill.progress, is_up).map_err(start)?;
+    Ok((config, scratch))
+}
+
+struct Database(Session);
+
+impl Ask for Database {
+    fn ask(&mut self, sql: &str) -> Result<Option<String>, String> {
+        let line = self.0.query(sql)?.into_iter().next();
+        let value = line.map(|line| line.split('\t').next().unwrap_or_default().to_owned());
+        Ok(value.filter(|value| value != "NULL"))
+    }
+
+    fn count(&mut self, table: &Table) -> Result<Option<u64>, String> {
+        let quote = |text: &str| text.replace('\\', "\\\\").replace('\'', "''");
+        let there = self.ask(&format!(
+            "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = '{}'
+             AND table_name = '{}'",
+            quote(&table.schema),
+            quote(&table.name)
+        ))?;
+        if there.as_deref() != Some("1") {
+            return Ok(None);
+        }
+        let count = self.ask(&format!("SELECT COUNT(*) FROM {}", quoted(table)))?;
+        Ok(count.and_then(|count| count.parse().ok()))
+    }
+
+    fn age(&self, sql: &str) -> String {
+        let sql = sql.trim().trim_end_matches(';');
+        format!("SELECT TIMESTAMPDIFF(MICROSECOND, ({sql}), NOW(6)) / 1000000")
+    }
+}
