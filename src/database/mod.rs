@@ -28,10 +28,13 @@ use crate::error::{Error, Result};
 use crate::format::snapshot::SourceRef;
 use crate::settings::SecretRef;
 
+/// Looks up environment variables.
+pub type Variables = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
 /// What the surroundings of a run give it: nothing here reads the environment on its own.
 pub struct Surroundings {
     /// Environment variables.
-    pub variables: Box<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    pub variables: Variables,
     /// Where programs are looked for.
     pub path: Option<OsString>,
     /// Room for temporary files.

@@ -15,6 +15,9 @@ use crate::store::pause::{Patience, Pause};
 use super::postgres::inspect::quote;
 use super::source_error;
 
+/// Says something of a line.
+pub type LineTest<'a> = &'a dyn Fn(&[u8]) -> bool;
+
 /// A part of what is poured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
@@ -36,7 +39,7 @@ pub fn pour(
     stream: &StreamEntry,
     pieces: &[Piece],
     command: Command,
-    drop_line: Option<&dyn Fn(&[u8]) -> bool>,
+    drop_line: Option<LineTest<'_>>,
     progress: &Progress,
 ) -> Result<()> {
     let program = command.get_program().display().to_string();
@@ -118,7 +121,7 @@ struct Lines<'a> {
     line: Vec<u8>,
     /// The current line is so long that its start was passed on already.
     is_long: bool,
-    drop_line: &'a dyn Fn(&[u8]) -> bool,
+    drop_line: LineTest<'a>,
 }
 
 /// Longer lines are never left out.

@@ -4,7 +4,7 @@ use super::Session;
 use crate::catalogue::Table;
 use crate::database::pattern::Patterns;
 use crate::database::postgres::restore::Origin;
-use crate::database::pour::{Piece, pieces_of, pour};
+use crate::database::pour::{LineTest, Piece, pieces_of, pour};
 use crate::database::{Surroundings, source_error};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -154,7 +154,7 @@ pub fn restore(
                 || line.starts_with(&format!("CREATE DATABASE /*!32312 IF NOT EXISTS*/ `{name}`"))
         })
     };
-    let drop_line: Option<&dyn Fn(&[u8]) -> bool> =
+    let drop_line: Option<LineTest<'_>> =
         if one.is_some() && options.tables.is_empty() { Some(&is_naming) } else { None };
     pour(origin.repository, stream, &plan.pieces, command, drop_line, progress)
 }

@@ -227,10 +227,10 @@ impl Dsn {
 
     /// The password: given, or from the password file, as libpq looks it up.
     pub fn password(&self) -> Option<Zeroizing<String>> {
-        self.password.clone().or_else(|| self.from_password_file())
+        self.password.clone().or_else(|| self.in_password_file())
     }
 
-    fn from_password_file(&self) -> Option<Zeroizing<String>> {
+    fn in_password_file(&self) -> Option<Zeroizing<String>> {
         use std::os::unix::fs::PermissionsExt;
         let path = PathBuf::from(self.word("passfile"));
         let metadata = std::fs::metadata(&path).ok()?;
