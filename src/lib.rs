@@ -5,7 +5,7 @@
 //! holds it to that:
 //!
 //! * [`id`], [`clock`], [`entropy`], [`progress`]: words that everybody uses.
-//! * [`catalogue`], [`chunker`], [`compress`], [`crypto`], [`mod@format`], [`delta`]: pure. Bytes in, bytes out; time
+//! * [`catalogue`], [`chunker`], [`compress`], [`crypto`], [`mod@format`], [`delta`], [`unpack`]: pure. Bytes in, bytes out; time
 //!   and randomness are arguments.
 //! * [`store`], [`index`], [`source`]: the edges: where objects are, the local index, where streams
 //!   come from. They know nothing of each other.
@@ -63,3 +63,4 @@ pub mod source;
 pub mod stats;
 pub mod store;
 pub mod tag;
+pub mod unpack;

@@ -91,6 +91,7 @@ pub fn manifest(options: &BackupOptions, time: Timestamp, parent: Option<ObjectN
         sealed: false,
         problems: 0,
         streams: Vec::new(),
+        unpacked: options.unpacked.clone(),
         paths: options.files.iter().flat_map(FilesSource::names).collect(),
         tree: None,
         source: options.source.clone(),

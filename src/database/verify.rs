@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::format::snapshot::{Snapshot, StreamEntry};
 use crate::progress::Progress;
 use crate::repository::Repository;
+use crate::restore::packed::copy_packed;
 use crate::restore::{StreamTarget, WriterTarget, copy_stream};
 
 /// What was read back.
@@ -59,6 +60,10 @@ pub fn read_back(
             compare(table, stream, &target.0)?;
             read.tables += 1;
         }
+    }
+    for unpacked in &snapshot.unpacked {
+        let mut target = HashTarget(blake3::Hasher::new());
+        copy_packed(repository, snapshot, unpacked, &mut target, &Progress::default())?;
     }
     Ok(read)
 }

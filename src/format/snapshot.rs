@@ -55,6 +55,9 @@ pub struct Snapshot {
     /// The streams, by name.
     #[serde(default)]
     pub streams: Vec<StreamEntry>,
+    /// Compressed streams that were stored unpacked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unpacked: Vec<UnpackedStream>,
     /// The files and directories that were asked for, as absolute paths.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<Name>,
@@ -113,6 +116,25 @@ pub struct StreamEntry {
     pub chunks: u64,
     /// The recipe's root: equal roots are equal contents within one repository.
     pub root: ChunkId,
+}
+
+/// A compressed stream that was unpacked, and is given back as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnpackedStream {
+    /// Its name.
+    pub name: Name,
+    /// The stream that holds its plain bytes.
+    pub plain: Name,
+    /// The stream that says how they were compressed.
+    pub recipe: Name,
+}
+
+impl UnpackedStream {
+    /// A stream of this name, and the names of its parts.
+    pub fn new(name: Name) -> Self {
+        let part = |suffix: &str| Name::new([name.as_bytes(), suffix.as_bytes()].concat());
+        Self { plain: part(".plain"), recipe: part(".recipe"), name }
+    }
 }
 
 impl StreamEntry {

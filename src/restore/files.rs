@@ -12,13 +12,14 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::options::{Decision, Overwrite};
+use super::packed::copy_packed;
 use super::place::Target;
 use super::{StreamTarget, copy_stream};
 use crate::entropy::{Entropy, random};
 use crate::error::{Error, Result};
 use crate::format::entry::Moment;
 use crate::format::name::Name;
-use crate::format::snapshot::StreamEntry;
+use crate::format::snapshot::{Snapshot, StreamEntry, UnpackedStream};
 use crate::progress::Progress;
 use crate::repository::Repository;
 
@@ -31,40 +32,80 @@ pub fn place_below(target: &Path, name: &Name) -> Result<PathBuf> {
     Ok(target.join(relative))
 }
 
+/// How files are written.
+#[derive(Debug, Clone, Copy)]
+pub struct FileOptions<'a> {
+    /// The folder they go below.
+    pub target: &'a Path,
+    /// What is done with those that are there.
+    pub overwrite: Overwrite,
+    /// Only look.
+    pub dry_run: bool,
+}
+
 /// Restores a stream as a file below `target`; what is there already is dealt with as a file of the
 /// snapshot's time. Returns whether it was written: otherwise what is there stays. An existing file is
 /// replaced only by the complete stream. No link in the target is followed.
 pub fn restore_stream(
     repository: &Repository,
     (stream, time): (&StreamEntry, Timestamp),
-    target: &Path,
-    overwrite: Overwrite,
-    dry_run: bool,
+    options: FileOptions<'_>,
     progress: &Progress,
 ) -> Result<bool> {
-    let path = place_below(target, &stream.name)?;
+    let copy = &mut |target: &mut dyn StreamTarget| {
+        copy_stream(repository, stream, target, progress).map(drop)
+    };
+    write_stream(repository, &stream.name, Some(stream.size), time, options, copy)
+}
+
+/// The same for a stream that was stored unpacked.
+pub fn restore_unpacked(
+    repository: &Repository,
+    snapshot: &Snapshot,
+    unpacked: &UnpackedStream,
+    options: FileOptions<'_>,
+    progress: &Progress,
+) -> Result<bool> {
+    let copy = &mut |target: &mut dyn StreamTarget| {
+        copy_packed(repository, snapshot, unpacked, target, progress).map(drop)
+    };
+    write_stream(repository, &unpacked.name, None, snapshot.time, options, copy)
+}
+
+/// Puts the bytes of a stream into a target.
+type Copy<'a> = &'a mut dyn FnMut(&mut dyn StreamTarget) -> Result<()>;
+
+fn write_stream(
+    repository: &Repository,
+    name: &Name,
+    size: Option<u64>,
+    time: Timestamp,
+    FileOptions { target, overwrite, dry_run }: FileOptions<'_>,
+    copy: Copy<'_>,
+) -> Result<bool> {
+    let path = place_below(target, name)?;
     let io = |action: &'static str| {
         let path = path.display().to_string();
         move |source: io::Error| Error::Io { action, path, source }
     };
     let place = if dry_run { Target::look(target) } else { Target::open(target) };
     let place = place.map_err(io("open the target of"))?;
-    let relative = stream.name.relative();
+    let relative = name.relative();
     let modified =
         Moment { seconds: time.as_second(), nanoseconds: time.subsec_nanosecond().unsigned_abs() };
     let there = place.stat(relative).map_err(io("look for"))?;
-    match overwrite.decide_by(Some(stream.size), modified, there).map_err(io("restore"))? {
+    match overwrite.decide_by(size, modified, there).map_err(io("restore"))? {
         Decision::Keep | Decision::Unchanged => return Ok(false),
         Decision::Create | Decision::Replace(_) if dry_run => return Ok(true),
         Decision::Create | Decision::Replace(_) => {}
     }
     let made = place.made_parent(relative, &mut |_| {});
-    let (folder, name) = made.map_err(io("create the folder of"))?;
+    let (folder, file_name) = made.map_err(io("create the folder of"))?;
     let entropy = &*repository.environment().entropy;
     let temporary = Temporary::new(&folder, entropy).map_err(io("create a temporary file for"))?;
     let mut file = &temporary.file;
     let mut sparse = SparseFile { file: &mut file, path: &path };
-    copy_stream(repository, stream, &mut sparse, progress)?;
+    copy(&mut sparse)?;
     sparse.finish()?;
     let time = Timespec { tv_sec: modified.seconds, tv_nsec: modified.nanoseconds.into() };
     let times = Timestamps { last_access: time, last_modification: time };
@@ -72,7 +113,7 @@ pub fn restore_stream(
         .map_err(|error| io("set the time of")(error.into()))?;
     temporary.file.sync_all().map_err(io("sync"))?;
     let may_replace = overwrite != Overwrite::Never;
-    temporary.put_in_place(name, may_replace).map_err(io("put in place"))?;
+    temporary.put_in_place(file_name, may_replace).map_err(io("put in place"))?;
     Ok(true)
 }
 

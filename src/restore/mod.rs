@@ -22,6 +22,7 @@ mod attributes;
 pub mod content;
 pub mod files;
 pub mod options;
+pub mod packed;
 mod place;
 mod plan;
 mod put;

@@ -22,6 +22,7 @@ fn snapshot(time: Timestamp, tags: &[&str]) -> NamedSnapshot {
         held: false,
         held_until: None,
         source: None,
+        unpacked: Vec::new(),
         catalogue: None,
         sealed: false,
         problems: 0,

@@ -5,6 +5,7 @@ pub mod exclude;
 pub mod file;
 pub mod lazy;
 pub mod sniff;
+pub mod unpacking;
 pub mod walk;
 
 use std::io;

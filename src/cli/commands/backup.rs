@@ -11,12 +11,14 @@ use restow::database::scan::{Found, ScanInput};
 use restow::database::verify::read_back;
 use restow::error::Error;
 use restow::format::name::Name;
+use restow::format::snapshot::UnpackedStream;
 use restow::repository::snapshots::Filter;
 use restow::repository::{InitOptions, Repository};
 use restow::settings::duration;
 use restow::source::StreamInput;
 use restow::source::command::CommandInput;
 use restow::source::file::FileInput;
+use restow::source::unpacking::{peek, unpack};
 
 use super::backup_source::{self, Job};
 use super::paths::PathArgs;
@@ -55,6 +57,10 @@ pub struct BackupArgs {
     /// Back up the output of the command after `--`; it must exit with 0
     #[arg(long, group = "input", requires = "command")]
     stdin_from_command: bool,
+    /// Store a compressed dump (pg_dump -Fc, gzip, zlib) as its plain bytes, which deduplicate, where it
+    /// can be given back exactly as it was
+    #[arg(long)]
+    unpack: bool,
     /// Name of the stream in the snapshot
     #[arg(long, value_name = "NAME", default_value = "stdin")]
     stdin_filename: OsString,
@@ -124,10 +130,11 @@ pub fn run(global: &Global, args: BackupArgs) -> Result<u8> {
 fn back_up_job(global: &Global, args: &BackupArgs, job: Job) -> Result<u8> {
     let hold = args.hold.as_deref().map(held_until).transpose()?;
     let repository = open_or_create(global, args)?;
-    let Job { streams, jobs, closing, files, source, warnings, common } = job;
+    let Job { streams, unpacked, jobs, closing, files, source, warnings, common } = job;
     let tags = args.tag.iter().flat_map(|list| split_tags(list));
     let options = BackupOptions {
         streams,
+        unpacked,
         jobs,
         closing,
         source,
@@ -222,21 +229,43 @@ fn parent(repository: &Repository, args: &BackupArgs) -> Result<ParentChoice> {
 /// gets a catalogue of its tables.
 fn sources(args: &BackupArgs) -> Result<Job> {
     let (mut streams, mut found) = (Vec::new(), Vec::new());
-    let mut add = |name: Name, input: Box<dyn StreamInput>| {
+    let (mut unpacked, mut warnings) = (Vec::new(), Vec::new());
+    let mut add = |name: Name, input: Box<dyn StreamInput>| -> Result<()> {
+        let mut input = input;
+        if args.unpack {
+            let peeked = peek(input).map_err(|error| io_error("read", &name.to_string(), error))?;
+            match peeked {
+                (peeked, Ok(_)) => {
+                    let (plain, recipe) = unpack(peeked);
+                    let parts = UnpackedStream::new(name);
+                    for (name, input) in [(&parts.plain, plain), (&parts.recipe, recipe)] {
+                        let min_bytes = if *name == parts.plain { args.min_size } else { 0 };
+                        streams.push(StreamSource { name: name.clone(), input, min_bytes });
+                    }
+                    unpacked.push(parts);
+                    return Ok(());
+                }
+                (peeked, Err(why)) => {
+                    warnings.push(format!("{name} is stored as it comes: {why}"));
+                    input = Box::new(peeked);
+                }
+            }
+        }
         let slot = Found::default();
         let input = Box::new(ScanInput::lenient(input, &name.to_string(), slot.clone()));
         found.push(slot);
         streams.push(StreamSource { name, input, min_bytes: args.min_size });
+        Ok(())
     };
     if args.stdin {
         let input =
             FileInput::stdin().map_err(|error| io_error("open", "standard input", error))?;
-        add(name_of(&args.stdin_filename), Box::new(input));
+        add(name_of(&args.stdin_filename), Box::new(input))?;
     }
     if args.stdin_from_command {
         let input = CommandInput::start(&args.command)
             .map_err(|error| io_error("start", &args.command[0].to_string_lossy(), error))?;
-        add(name_of(&args.stdin_filename), Box::new(input));
+        add(name_of(&args.stdin_filename), Box::new(input))?;
     }
     for stream in &args.stream {
         let bytes = stream.as_encoded_bytes();
@@ -247,11 +276,11 @@ fn sources(args: &BackupArgs) -> Result<Job> {
             .map_err(|_| Error::Usage("the command of --stream is not UTF-8".into()))?;
         let input =
             CommandInput::start_shell(&line).map_err(|error| io_error("start", &line, error))?;
-        add(Name::new(&bytes[..at]), Box::new(input));
+        add(Name::new(&bytes[..at]), Box::new(input))?;
     }
     let first = streams.first().map(|stream| stream.name.to_string());
     let closing = first.map(|first| catalogue(Name::new(format!("{first}.catalogue.json")), found));
-    Ok(Job { streams, closing, ..Job::default() })
+    Ok(Job { streams, unpacked, closing, warnings, ..Job::default() })
 }
 
 fn io_error(action: &'static str, path: &str, source: std::io::Error) -> Error {

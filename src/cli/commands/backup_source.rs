@@ -7,7 +7,7 @@ use restow::backup::{ClosingStream, StreamSource};
 use restow::database::prepare::prepare;
 use restow::database::stream_part;
 use restow::error::Error;
-use restow::format::snapshot::SourceRef;
+use restow::format::snapshot::{SourceRef, UnpackedStream};
 use restow::settings::{CommonConfig, SourceConfig, SourceKind};
 
 use super::backup::BackupArgs;
@@ -18,6 +18,7 @@ use crate::cli::{Global, sources};
 #[derive(Default)]
 pub struct Job {
     pub streams: Vec<StreamSource>,
+    pub unpacked: Vec<UnpackedStream>,
     pub jobs: usize,
     pub closing: Option<ClosingStream>,
     pub files: Option<FilesSource>,
@@ -38,6 +39,7 @@ pub fn job(name: &str, config: SourceConfig, explain: bool) -> Result<Job> {
     let prepared = prepare(name, &config.kind, &sources::surroundings())?;
     Ok(Job {
         streams: prepared.streams,
+        unpacked: Vec::new(),
         jobs: prepared.jobs,
         closing: prepared.closing,
         source: Some(prepared.source),

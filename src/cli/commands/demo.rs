@@ -13,7 +13,7 @@ use restow::crypto::slot::Secret;
 use restow::progress::Progress;
 use restow::repository::snapshots::Filter;
 use restow::repository::{Environment, InitOptions, Repository};
-use restow::restore::files::{place_below, restore_stream};
+use restow::restore::files::{FileOptions, place_below, restore_stream};
 use restow::restore::options::Overwrite;
 use restow::source::file::FileInput;
 use restow::store::local::LocalStore;
@@ -170,7 +170,8 @@ fn restore(repository: &Repository, target: &Path) -> Result<PathBuf> {
     let named = repository.find_snapshot("latest", &Filter::default())?;
     let stream = &named.snapshot.streams[0];
     let one = (stream, jiff::Timestamp::UNIX_EPOCH);
-    restore_stream(repository, one, target, Overwrite::Always, false, &Progress::default())?;
+    let options = FileOptions { target, overwrite: Overwrite::Always, dry_run: false };
+    restore_stream(repository, one, options, &Progress::default())?;
     Ok(place_below(target, &stream.name)?)
 }
 

@@ -9,11 +9,12 @@ use restow::database::export::{Format, export};
 use restow::database::postgres::restore::Origin;
 use restow::error::Error;
 use restow::format::entry::{Content, Kind};
-use restow::format::snapshot::StreamEntry;
+use restow::format::snapshot::{Snapshot, StreamEntry, UnpackedStream};
 use restow::id::ChunkId;
 use restow::repository::Repository;
 use restow::repository::snapshots::NamedSnapshot;
 use restow::restore::archive::write_tar;
+use restow::restore::packed::copy_packed;
 use restow::restore::zip::write_zip;
 use restow::restore::{WriterTarget, copy_content, copy_stream};
 use sha2::{Digest, Sha256};
@@ -112,6 +113,9 @@ pub fn run(global: &Global, args: DumpArgs) -> Result<u8> {
         Source::Stream(stream) => {
             copy_stream(&repository, stream, &mut target, &progress)?;
         }
+        Source::Packed(unpacked) => {
+            copy_packed(&repository, &named.snapshot, unpacked, &mut target, &progress)?;
+        }
         Source::File(size, content) => {
             copy_content(&repository, *size, content, &mut target, &progress)?;
         }
@@ -135,6 +139,7 @@ pub fn run(global: &Global, args: DumpArgs) -> Result<u8> {
 /// What is written.
 enum Source {
     Stream(StreamEntry),
+    Packed(UnpackedStream),
     File(u64, Content),
     Directory(ChunkId),
 }
@@ -146,14 +151,23 @@ fn choose(
 ) -> Result<Source> {
     let snapshot = &named.snapshot;
     let Some(path) = path.map(super::name_of) else {
-        if let ([stream], None) = (&snapshot.streams[..], snapshot.tree) {
-            return Ok(Source::Stream(stream.clone()));
+        if let ([unpacked], 2, None) =
+            (&snapshot.unpacked[..], snapshot.streams.len(), snapshot.tree)
+        {
+            return Ok(Source::Packed(unpacked.clone()));
+        }
+        if let Some(stream) = only_stream(snapshot) {
+            return Ok(Source::Stream(stream));
         }
         let names = snapshot.streams.iter().map(|stream| &stream.name).chain(&snapshot.paths);
         let names: Vec<_> = names.map(ToString::to_string).collect();
         let message = format!("the snapshot holds {}; name one", names.join(", "));
         return Err(Error::Usage(message).into());
     };
+    let is_it = |it: &&UnpackedStream| it.name.relative() == path.relative();
+    if let Some(unpacked) = snapshot.unpacked.iter().find(is_it) {
+        return Ok(Source::Packed(unpacked.clone()));
+    }
     if let Some(stream) = snapshot.stream(path.as_bytes()) {
         return Ok(Source::Stream(stream.clone()));
     }
@@ -172,6 +186,16 @@ fn choose(
         }
     }
     Err(Error::NoPath { snapshot: named.name.short(), path: path.to_string() }.into())
+}
+
+/// The only stream there is, its catalogue aside.
+fn only_stream(snapshot: &Snapshot) -> Option<StreamEntry> {
+    let is_catalogue = |stream: &&StreamEntry| snapshot.catalogue.as_ref() != Some(&stream.name);
+    let mut streams = snapshot.streams.iter().filter(is_catalogue);
+    match (streams.next(), streams.next(), snapshot.tree) {
+        (Some(only), None, None) => Some(only.clone()),
+        _ => None,
+    }
 }
 
 /// Standard output without a buffer: chunks are large.

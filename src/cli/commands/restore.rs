@@ -12,7 +12,7 @@ use restow::error::Error;
 use restow::format::name::Name;
 use restow::repository::Repository;
 use restow::repository::snapshots::{Filter, NamedSnapshot};
-use restow::restore::files::{place_below, restore_stream};
+use restow::restore::files::{FileOptions, place_below, restore_stream, restore_unpacked};
 use restow::restore::options::{Overwrite, Selection, TreeOptions, TreeReport, Wanted};
 use restow::restore::tree::restore_tree;
 
@@ -148,29 +148,44 @@ fn restore_streams(
 ) -> Result<Vec<(Name, PathBuf, u64)>> {
     let progress = interrupt::progress();
     let mut restored = Vec::new();
-    for stream in &named.snapshot.streams {
-        let is_named = args.include.iter().any(|wanted| {
-            named.snapshot.stream(wanted.as_encoded_bytes()).is_some_and(|one| one == stream)
-        });
-        let place = Path::new("/").join(super::path_of(&Name::new(stream.name.relative())));
-        let is_wanted = |wanted: &Wanted| wanted(&place, false) == Selection::All;
-        if !is_named && !options.wanted.as_ref().is_none_or(is_wanted) {
-            continue;
-        }
-        let path = place_below(&args.target, &stream.name)?;
-        let one = (stream, named.snapshot.time);
-        match restore_stream(
-            repository,
-            one,
-            &args.target,
-            options.overwrite,
-            args.dry_run,
-            &progress,
-        ) {
-            Ok(true) => restored.push((stream.name.clone(), path, stream.size)),
+    let snapshot = &named.snapshot;
+    let how =
+        FileOptions { target: &args.target, overwrite: options.overwrite, dry_run: args.dry_run };
+    let is_wanted = |name: &Name| {
+        let given = args.include.iter().map(|wanted| name_of(wanted));
+        let is_named = given.into_iter().any(|wanted| wanted.relative() == name.relative());
+        let place = Path::new("/").join(super::path_of(&Name::new(name.relative())));
+        let is_chosen = |wanted: &Wanted| wanted(&place, false) == Selection::All;
+        (is_named, options.wanted.as_ref().is_none_or(is_chosen))
+    };
+    // Name, size, whether it was written.
+    let mut note = |name: &Name, size: u64, result: Result<bool, Error>| -> Result<()> {
+        match result {
+            Ok(true) => restored.push((name.clone(), place_below(&args.target, name)?, size)),
             Ok(false) => report.unchanged += 1,
             Err(Error::Interrupted) => return Err(Error::Interrupted.into()),
-            Err(error) => report.problems.push((stream.name.clone(), error.to_string())),
+            Err(error) => report.problems.push((name.clone(), error.to_string())),
+        }
+        Ok(())
+    };
+    for stream in &snapshot.streams {
+        let (is_named, is_chosen) = is_wanted(&stream.name);
+        // Parts of a stream that was unpacked are of use only to those who ask for them.
+        let is_part =
+            snapshot.unpacked.iter().any(|it| [&it.plain, &it.recipe].contains(&&stream.name));
+        if is_named || (is_chosen && !is_part) {
+            let one = (stream, snapshot.time);
+            let result = restore_stream(repository, one, how, &progress);
+            note(&stream.name, stream.size, result)?;
+        }
+    }
+    for unpacked in &snapshot.unpacked {
+        let (is_named, is_chosen) = is_wanted(&unpacked.name);
+        if is_named || is_chosen {
+            let result = restore_unpacked(repository, snapshot, unpacked, how, &progress);
+            let path = place_below(&args.target, &unpacked.name)?;
+            let size = path.metadata().map_or(0, |metadata| metadata.len());
+            note(&unpacked.name, size, result)?;
         }
     }
     Ok(restored)

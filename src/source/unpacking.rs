@@ -1,0 +1,142 @@
+//! A compressed input taken apart while it is read: one input for its plain bytes, one for the recipe that
+//! makes it what it was. Both must be read at the same time.
+
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::{Stopper, StreamInput};
+use crate::unpack::{Kind, Refusal, Unpacker};
+
+/// Pieces of the recipe that wait to be stored.
+const WAITING: usize = 64;
+/// Bytes that tell what an input is.
+const HEAD: usize = 64;
+
+/// An input whose first bytes were read already.
+pub struct PeekedInput {
+    head: io::Cursor<Vec<u8>>,
+    input: Box<dyn StreamInput>,
+}
+
+/// Reads the first bytes of an input and says whether it can be unpacked, else why not.
+pub fn peek(mut input: Box<dyn StreamInput>) -> io::Result<(PeekedInput, Result<Kind, Refusal>)> {
+    let (mut head, mut length) = (vec![0; HEAD], 0);
+    while length < HEAD {
+        match input.read(&mut head[length..]) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    head.truncate(length);
+    let kind = Unpacker::<io::Empty>::inspect(&head);
+    Ok((PeekedInput { head: io::Cursor::new(head), input }, kind))
+}
+
+impl StreamInput for PeekedInput {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.head.read(buffer)? {
+            0 => self.input.read(buffer),
+            count => Ok(count),
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), String> {
+        self.input.finish()
+    }
+
+    fn stopper(&self) -> Option<Stopper> {
+        self.input.stopper()
+    }
+}
+
+/// Takes a compressed input apart: its plain bytes, and the recipe.
+pub fn unpack(input: PeekedInput) -> (Box<dyn StreamInput>, Box<dyn StreamInput>) {
+    let (sender, receiver) = bounded(WAITING);
+    let stopper = input.stopper();
+    let shared = Arc::new(Mutex::new(input));
+    let unpacker = Unpacker::new(Shared(shared.clone()));
+    let plain = PlainInput { unpacker, input: shared, sender: Some(sender), stopper };
+    let recipe = RecipeInput { receiver, piece: io::Cursor::default(), ended: false };
+    (Box::new(plain), Box::new(recipe))
+}
+
+struct Shared(Arc<Mutex<PeekedInput>>);
+
+impl Read for Shared {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.lock().expect("no panics here").read(buffer)
+    }
+}
+
+/// A piece of the recipe; none is its good end.
+type Piece = Option<Vec<u8>>;
+
+struct PlainInput {
+    unpacker: Unpacker<Shared>,
+    input: Arc<Mutex<PeekedInput>>,
+    sender: Option<Sender<Piece>>,
+    stopper: Option<Stopper>,
+}
+
+impl PlainInput {
+    fn send(&self, piece: Piece) -> io::Result<()> {
+        let Some(sender) = &self.sender else { return Ok(()) };
+        let gone = || io::Error::other("the recipe is not stored any more");
+        sender.send(piece).map_err(|_| gone())
+    }
+}
+
+impl StreamInput for PlainInput {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.unpacker.read(buffer)?;
+        let recipe = self.unpacker.take_recipe();
+        if !recipe.is_empty() {
+            self.send(Some(recipe))?;
+        }
+        Ok(count)
+    }
+
+    fn finish(&mut self) -> Result<(), String> {
+        // Where the source failed, the recipe must not look complete either.
+        self.input.lock().expect("no panics here").finish()?;
+        self.send(None).map_err(|error| error.to_string())
+    }
+
+    fn stopper(&self) -> Option<Stopper> {
+        self.stopper.clone()
+    }
+}
+
+struct RecipeInput {
+    receiver: Receiver<Piece>,
+    piece: io::Cursor<Vec<u8>>,
+    /// All of it was given.
+    ended: bool,
+}
+
+impl StreamInput for RecipeInput {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.piece.read(buffer)? {
+                0 => {}
+                count => return Ok(count),
+            }
+            match self.receiver.recv() {
+                Ok(Some(piece)) => self.piece = io::Cursor::new(piece),
+                Ok(None) => {
+                    self.ended = true;
+                    return Ok(0);
+                }
+                Err(_) => return Ok(0),
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), String> {
+        if self.ended { Ok(()) } else { Err("its stream was not read to the end".to_owned()) }
+    }
+}
