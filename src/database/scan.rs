@@ -26,7 +26,7 @@ impl ScanInput {
         Self { input, scanner, stream: stream.to_owned(), found, must_be_complete: true }
     }
 
-    /// The same for what may be anything: a dump that is cut off gets no catalogue, but is stored.
+    /// The same for dumps that are to be stored even where they are cut off; then without a catalogue.
     pub fn lenient(input: Box<dyn StreamInput>, stream: &str, found: Found) -> Self {
         Self { must_be_complete: false, ..Self::new(input, stream, found) }
     }

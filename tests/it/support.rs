@@ -189,6 +189,7 @@ impl Program {
             .env("RESTOW_REPOSITORY", self.path("repo"))
             .env("RESTOW_KEY_FILE", key_file())
             .env("RESTOW_CACHE_DIR", self.path("cache"))
+            .env("PATH", crate::postgres::path())
             .env_remove("RESTOW_PASSWORD");
         command
     }
@@ -215,6 +216,20 @@ impl Program {
 
     pub fn backup(&self, name: &str, bytes: &[u8]) {
         self.ok(&["backup", "--stdin", "--stdin-filename", name], bytes);
+    }
+
+    /// The id of the oldest snapshot.
+    pub fn first_snapshot(&self) -> String {
+        let listed = text(&self.ok(&["snapshots", "--json"], b""));
+        let first: serde_json::Value =
+            serde_json::from_str(listed.lines().next().unwrap()).unwrap();
+        first["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Bytes of all objects.
+    pub fn stored_bytes(&self) -> u64 {
+        let sizes = self.objects("").into_iter().map(|path| path.metadata().unwrap().len());
+        sizes.sum()
     }
 
     /// Objects below a folder of the repository; what a killed writer left half done is none.

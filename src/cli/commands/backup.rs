@@ -57,6 +57,9 @@ pub struct BackupArgs {
     /// Back up the output of the command after `--`; it must exit with 0
     #[arg(long, group = "input", requires = "command")]
     stdin_from_command: bool,
+    /// Store a dump of a database even where its end is missing; without this it makes no snapshot
+    #[arg(long)]
+    allow_cut_off: bool,
     /// Store a compressed dump (pg_dump -Fc, gzip, zlib) as its plain bytes, which deduplicate, where it
     /// can be given back exactly as it was
     #[arg(long)]
@@ -252,7 +255,8 @@ fn sources(args: &BackupArgs) -> Result<Job> {
             }
         }
         let slot = Found::default();
-        let input = Box::new(ScanInput::lenient(input, &name.to_string(), slot.clone()));
+        let start = if args.allow_cut_off { ScanInput::lenient } else { ScanInput::new };
+        let input = Box::new(start(input, &name.to_string(), slot.clone()));
         found.push(slot);
         streams.push(StreamSource { name, input, min_bytes: args.min_size });
         Ok(())

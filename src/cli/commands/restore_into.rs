@@ -79,6 +79,15 @@ impl IntoArgs {
         }
     }
 
+    /// The programs that the source is read with: they fit what they wrote.
+    fn source_bin_dir(&self, global: &Global) -> Option<std::path::PathBuf> {
+        let (_, source, _) = global.source(self.source.as_deref()?).ok()?;
+        match source.kind {
+            SourceKind::Postgres(config) => config.bin_dir,
+            _ => None,
+        }
+    }
+
     /// Where it goes: the address, or the source itself.
     fn destination(&self, global: &Global) -> Result<SourceKind> {
         if let Some(into) = &self.into {
@@ -113,7 +122,8 @@ pub fn run(
         (SourceKind::Postgres(config), "postgres") => {
             let surroundings = sources::surroundings();
             let target = restow::database::postgres::backup::dsn("--into", config, &surroundings)?;
-            let options = options(target, args, how, config.bin_dir.clone());
+            let bin_dir = config.bin_dir.clone().or_else(|| args.source_bin_dir(global));
+            let options = options(target, args, how, bin_dir);
             match catalogue.mode {
                 Mode::Sql => into_psql(global, &origin, &options, args, how),
                 _ => into_postgres(global, &origin, options, how),

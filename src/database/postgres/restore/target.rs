@@ -132,6 +132,9 @@ fn clean(plan: &Plan, options: &RestoreOptions) -> Result<()> {
     let mut sql = String::from("BEGIN;\n");
     let wanted = |entry: &&TocEntry| plan.pre_data.contains(&entry.dump_id);
     for entry in plan.archive.toc.entries.iter().rev().filter(wanted) {
+        if entry.desc.starts_with("BLOB") {
+            sql.push_str(&unlink(entry));
+        }
         let verb = format!("DROP {} ", entry.desc);
         if let Some(rest) = entry.drop_stmt.trim().strip_prefix(&verb) {
             let rest = rest.trim_end_matches(';');
@@ -141,6 +144,22 @@ fn clean(plan: &Plan, options: &RestoreOptions) -> Result<()> {
     sql.push_str("COMMIT");
     client.query(&sql).map_err(|error| named(options, error))?;
     Ok(())
+}
+
+/// Removes large objects, those that are there: one by its tag, or up to a thousand by their list
+/// (PostgreSQL 17).
+fn unlink(entry: &TocEntry) -> String {
+    let text = if entry.desc == "BLOB" { &entry.tag } else { &entry.defn };
+    let numbers = text.split(|letter: char| !letter.is_ascii_digit());
+    let numbers: Vec<&str> = numbers.filter(|number| !number.is_empty()).collect();
+    if numbers.is_empty() || entry.desc == "BLOBS" {
+        return String::new();
+    }
+    format!(
+        "SELECT pg_catalog.lo_unlink(oid) FROM pg_catalog.pg_largeobject_metadata
+         WHERE oid = ANY ('{{{}}}'::pg_catalog.oid[]);\n",
+        numbers.join(",")
+    )
 }
 
 /// Makes tables, or their keys, in another schema.
