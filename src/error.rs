@@ -128,6 +128,16 @@ pub enum Error {
         /// What happened.
         detail: String,
     },
+    /// A restore into a database that did not come to its end.
+    #[error("{part} failed: {source} ({state})")]
+    HalfWay {
+        /// What failed.
+        part: String,
+        /// What is done by then, and how to go on.
+        state: String,
+        /// Why.
+        source: Box<Error>,
+    },
     /// A file outside the repository.
     #[error("{action} {path}: {source}")]
     Io {
@@ -179,6 +189,7 @@ impl Error {
     /// What this error means to a caller.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            Self::HalfWay { source, .. } => source.kind(),
             Self::NoRepository { .. } => ErrorKind::NoRepository,
             Self::WrongSecret { .. } | Self::LeftOut { .. } => ErrorKind::WrongSecret,
             Self::Interrupted => ErrorKind::Interrupted,
@@ -197,6 +208,7 @@ impl Error {
     pub fn is_object_damage(&self) -> bool {
         match self {
             Self::Damaged { .. } | Self::Missing { .. } => true,
+            Self::HalfWay { source, .. } => source.is_object_damage(),
             // A server that does not answer, refuses or says odd things has lost nothing.
             Self::Store(StoreError::NotFound { .. }) => false,
             Self::Store(error) => error.is_loss(),
@@ -208,6 +220,7 @@ impl Error {
     pub fn is_certain_damage(&self) -> bool {
         match self {
             Self::Store(error) => error.is_loss(),
+            Self::HalfWay { source, .. } => source.is_certain_damage(),
             other => other.is_object_damage(),
         }
     }

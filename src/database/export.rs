@@ -33,6 +33,11 @@ pub fn export(
     target: &mut dyn StreamTarget,
     progress: &Progress,
 ) -> Result<()> {
+    if table.stream.is_empty() {
+        let text =
+            format!("{}.{} has no rows of its own: name its partitions", table.schema, table.name);
+        return Err(Error::Usage(text));
+    }
     match table.encoding {
         Encoding::Pages => from_sqlite(origin, table, format, temporary, target, progress),
         Encoding::Statements => from_statements(origin, table, format, target, progress),
@@ -179,7 +184,11 @@ pub fn insert(name: &str, columns: &[String], row: &[Option<Vec<u8>>]) -> String
         value.as_ref().map_or("NULL".to_owned(), |text| literal(&String::from_utf8_lossy(text)))
     });
     let values: Vec<String> = texts.collect();
-    format!("INSERT INTO {name}{} VALUES ({});", quoted_columns(columns), values.join(", "))
+    format!(
+        "INSERT INTO {name}{} OVERRIDING SYSTEM VALUE VALUES ({});",
+        quoted_columns(columns),
+        values.join(", ")
+    )
 }
 
 /// Gathers rows before they are written.

@@ -71,7 +71,9 @@ pub fn compare(
     let name = format!("{}.{}", quote(&table.schema), quote(&table.name));
     let shape = Shape { table, name: &name, key, places: &places };
     let mut look = |row: &[u8]| -> Result<()> {
-        match store.take(&key_of(row, &places)?)? {
+        let key = key_of(row, &places)?;
+        store.see(&key)?;
+        match store.take(&key)? {
             Some(old) if old == row => counts.same += 1,
             Some(old) => {
                 counts.changed += 1;
@@ -134,6 +136,11 @@ fn read_live(
     let failed = |error: PgError| source_error(&live.address(), error);
     let mut client = Client::connect(live).map_err(failed)?;
     prepare(&mut client).map_err(failed)?;
+    let encoding = client.value("SHOW server_encoding").map_err(failed)?;
+    if encoding != "UTF8" {
+        let text = format!("the database is in {encoding}: rows are compared in UTF8 alone");
+        return Err(Error::Usage(text));
+    }
     let columns: Vec<String> = table.columns.iter().map(|column| quote(column)).collect();
     let columns = columns.join(", ");
     client.copy_out(&format!("COPY {name} ({columns}) TO STDOUT")).map_err(failed)?;
@@ -176,7 +183,7 @@ impl Shape<'_> {
 
     fn added(&self, row: &[u8]) -> RowDiff {
         let row = values(row);
-        let sql = format!("DELETE FROM {} WHERE {};", self.name, self.condition(&row));
+        let sql = format!("DELETE FROM ONLY {} WHERE {};", self.name, self.condition(&row));
         RowDiff { change: RowChange::Added, key: self.key(&row), columns: Vec::new(), sql }
     }
 
@@ -207,7 +214,7 @@ impl Shape<'_> {
             })
             .collect();
         let (sets, condition) = (sets.join(", "), self.condition(&old));
-        let sql = format!("UPDATE {} SET {sets} WHERE {condition};", self.name);
+        let sql = format!("UPDATE ONLY {} SET {sets} WHERE {condition};", self.name);
         RowDiff { change: RowChange::Changed, key: self.key(&old), columns, sql }
     }
 }
@@ -222,7 +229,8 @@ impl RowStore {
         connection
             .execute_batch(
                 "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536;
-                 CREATE TABLE row (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID; BEGIN",
+                 CREATE TABLE row (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+                 CREATE TABLE seen (key BLOB PRIMARY KEY) WITHOUT ROWID; BEGIN",
             )
             .map_err(failed)?;
         Ok(Self(connection))
@@ -232,14 +240,14 @@ impl RowStore {
         let mut put = self.0.prepare_cached("INSERT INTO row VALUES (?1, ?2)").map_err(failed)?;
         match put.execute(params![key, row]) {
             Ok(_) => Ok(()),
-            Err(rusqlite::Error::SqliteFailure(error, _))
-                if error.code == rusqlite::ErrorCode::ConstraintViolation =>
-            {
-                let key = String::from_utf8_lossy(key).trim_end().to_owned();
-                Err(Error::Usage(format!("two rows of the snapshot have the key {key}")))
-            }
-            Err(error) => Err(failed(error)),
+            Err(error) => Err(twice("of the snapshot", key, error)),
         }
+    }
+
+    /// Notes the key of a live row: a statement for one row must not change two.
+    fn see(&self, key: &[u8]) -> Result<()> {
+        let mut see = self.0.prepare_cached("INSERT INTO seen VALUES (?1)").map_err(failed)?;
+        see.execute(params![key]).map(drop).map_err(|error| twice("live", key, error))
     }
 
     fn take(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
@@ -259,6 +267,15 @@ impl RowStore {
         }
         Ok(())
     }
+}
+
+/// A key that two rows have.
+fn twice(which: &str, key: &[u8], error: rusqlite::Error) -> Error {
+    if error.sqlite_error_code() != Some(rusqlite::ErrorCode::ConstraintViolation) {
+        return failed(error);
+    }
+    let key = String::from_utf8_lossy(key).trim_end().to_owned();
+    Error::Usage(format!("two rows {which} have the key {key}: name columns that tell them apart"))
 }
 
 fn failed(error: rusqlite::Error) -> Error {

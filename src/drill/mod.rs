@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::database::Surroundings;
 use crate::database::verify::{catalogues, read_back};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::repository::snapshots::NamedSnapshot;
@@ -155,8 +155,8 @@ impl Stop {
 
     /// An error while something was done: damage of the repository is damage, whatever was done.
     fn during(kind: FailureKind, error: Error) -> Self {
-        if matches!(error, Error::Interrupted) {
-            return Self::Error(error);
+        if error.kind() == ErrorKind::Interrupted {
+            return Self::Error(Error::Interrupted);
         }
         let kind = if error.is_certain_damage() { FailureKind::Damaged } else { kind };
         Self::failed(kind, error)
@@ -206,13 +206,17 @@ pub fn run(drill: &Drill<'_>) -> Result<Report> {
         DrillLevel::Read => read(drill, &mut report),
         DrillLevel::Restore => restore(drill, &mut report),
     };
+    if drill.progress.is_interrupted() {
+        // Whatever failed, it failed because of that.
+        return Err(Error::Interrupted);
+    }
     match held {
         Ok(()) => {}
         Err(Stop::Failed(failure)) => report.failure = Some(failure),
         Err(Stop::Error(error)) => return Err(error),
     }
     let phases = report.phases.iter().filter(|phase| phase.name != "check");
-    report.rto_seconds = phases.map(|phase| phase.seconds).sum();
+    report.rto_seconds = phases.map(|phase| phase.seconds).sum::<f64>().max(0.0);
     if let Some(target) = report.rto_target_seconds
         && report.failure.is_none()
         && report.rto_seconds > target as f64

@@ -29,6 +29,8 @@ pub fn hold(drill: &Drill<'_>, catalogue: &Catalogue, report: &mut Report) -> Re
     options.database = Some(server.database.clone());
     options.create = true;
     options.no_tablespaces = true;
+    // A server of others has its own roles.
+    options.no_owner = drill.config.scratch.is_some();
     options.jobs = drill.config.jobs;
     options.bin_dir = drill.config.bin_dir.clone();
     let started = Instant::now();
@@ -122,6 +124,9 @@ impl Server {
         let client = Client::connect(&dsn);
         let client = client.map_err(|error| Stop::failed(FailureKind::Restore, error))?;
         let mut database = Database(client);
+        // Assertions see tables as sessions of users do.
+        let reset = database.0.query("RESET search_path");
+        reset.map_err(|error| Stop::failed(FailureKind::Restore, error))?;
         integrity(&mut database.0, report)?;
         engine::check(drill, catalogue, &mut database, report)
     }
@@ -134,7 +139,8 @@ impl Drop for Server {
             && self.is_made
             && let Ok(mut client) = Client::connect(&self.dsn)
         {
-            let _ = client.query(&format!("DROP DATABASE IF EXISTS {}", quote(&self.database)));
+            let _ = client
+                .query(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote(&self.database)));
         }
     }
 }
@@ -161,7 +167,7 @@ fn refuse_source(client: &mut Client, dsn: &Dsn, catalogue: &Catalogue) -> Resul
 fn cluster(drill: &Drill<'_>, catalogue: &Catalogue) -> Result<(Dsn, Scratch), Stop> {
     let none = |error: String| Stop::failed(FailureKind::NoServer, error);
     let tools = server_tools(drill, catalogue).map_err(none)?;
-    let run_as = RunAs::new("postgres").map_err(none)?;
+    let run_as = RunAs::nobody().map_err(none)?;
     let scratch = Scratch::make(&drill.surroundings.temporary, run_as).map_err(none)?;
     let start = |error: String| Stop::failed(FailureKind::Start, error);
     let mut scratch = scratch;

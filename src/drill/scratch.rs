@@ -2,7 +2,7 @@
 //! one left is cleared away by the next.
 
 use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +13,8 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use crate::progress::Progress;
 use crate::store::pause::{Patience, Pause};
 
+/// What the server says.
+const LOG: &str = "log";
 const PREFIX: &str = "restow-drill-";
 /// How long a server may take to start, and to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,14 +26,14 @@ pub struct RunAs {
 }
 
 impl RunAs {
-    /// The user of this name where this process is root, else nobody: the server runs as we do.
-    pub fn new(name: &str) -> Result<Option<Self>, String> {
+    /// The user `nobody` where this process is root; else the server runs as we do. Never the user of a
+    /// live server: code in the restored database would own that one's files.
+    pub fn nobody() -> Result<Option<Self>, String> {
         if !rustix::process::geteuid().is_root() {
             return Ok(None);
         }
-        let user = uzers::get_user_by_name(name);
-        let user = user
-            .ok_or_else(|| format!("a server does not run as root, and there is no user {name}"))?;
+        let user = uzers::get_user_by_name("nobody");
+        let user = user.ok_or("a server does not run as root, and there is no user nobody")?;
         Ok(Some(Self { user: user.uid(), group: user.primary_group_id() }))
     }
 }
@@ -53,6 +55,9 @@ impl Scratch {
         let scratch = Self { folder, run_as, server: None };
         let named = |error| format!("{}: {error}", scratch.folder.display());
         std::fs::set_permissions(&scratch.folder, Permissions::from_mode(0o700)).map_err(named)?;
+        // While the folder is still ours alone: no link of somebody else's stands there.
+        let log = std::fs::File::create_new(scratch.folder.join(LOG));
+        log.map_err(|error| format!("{}: {error}", scratch.folder.display()))?;
         if let Some(RunAs { user, group }) = scratch.run_as {
             std::os::unix::fs::chown(&scratch.folder, Some(user), Some(group)).map_err(named)?;
         }
@@ -99,9 +104,10 @@ impl Scratch {
         progress: &Progress,
         mut is_up: impl FnMut() -> bool,
     ) -> Result<(), String> {
-        let log = self.folder.join("log");
-        let file =
-            std::fs::File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
+        let log = self.folder.join(LOG);
+        let mut options = std::fs::OpenOptions::new();
+        options.append(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+        let file = options.open(&log).map_err(|error| format!("{}: {error}", log.display()))?;
         let copy = file.try_clone().map_err(|error| error.to_string())?;
         // A group of its own: Ctrl-C on the terminal is ours to answer.
         command.stdout(file).stderr(copy).process_group(0);

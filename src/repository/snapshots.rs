@@ -4,7 +4,7 @@ use super::Repository;
 use crate::error::{Error, Result};
 use crate::format::log::{EntryKind, LogEntry};
 use crate::format::name::Name;
-use crate::format::snapshot::Snapshot;
+use crate::format::snapshot::{Snapshot, UnpackedStream};
 use crate::id::ObjectName;
 use crate::index::Fate;
 
@@ -37,7 +37,10 @@ impl Filter {
         let tag = self.tags.is_empty() || self.tags.iter().any(|tags| snapshot.has_tags(tags));
         let path = self.paths.is_empty()
             || self.paths.iter().any(|path| {
-                snapshot.stream(path.as_bytes()).is_some() || snapshot.paths.contains(path)
+                let is_unpacked = |it: &UnpackedStream| it.name.relative() == path.relative();
+                snapshot.stream(path.as_bytes()).is_some()
+                    || snapshot.paths.contains(path)
+                    || snapshot.unpacked.iter().any(is_unpacked)
             });
         let source = self.source.as_ref().is_none_or(|wanted| {
             snapshot.source.as_ref().is_some_and(|source| source.name == *wanted)
@@ -71,7 +74,13 @@ impl Repository {
             ));
         }
         if wanted == "latest" {
-            return self.snapshots(filter)?.pop().ok_or_else(missing);
+            // Reports of drills are no backups of anything.
+            let is_backup = |named: &NamedSnapshot| {
+                let source = named.snapshot.source.as_ref();
+                filter.source.is_some() || source.is_none_or(|it| it.engine != "drill")
+            };
+            let found = self.snapshots(filter)?.into_iter().rev().find(is_backup);
+            return found.ok_or_else(missing);
         }
         let is_prefix = wanted.len() >= 2 && wanted.bytes().all(|byte| byte.is_ascii_hexdigit());
         if !is_prefix {

@@ -66,7 +66,11 @@ impl GroupKey {
             words
         };
         let streams = snapshot.streams.iter().map(|stream| &stream.name);
-        let paths = || streams.chain(&snapshot.paths).map(ToString::to_string).collect();
+        let paths = || match &snapshot.source {
+            // A new table is a new stream, but no other source.
+            Some(source) => vec![source.name.clone()],
+            None => streams.chain(&snapshot.paths).map(ToString::to_string).collect(),
+        };
         Self {
             host: if by.host { snapshot.host.clone() } else { String::new() },
             paths: if by.paths { sorted(paths()) } else { Vec::new() },

@@ -134,7 +134,7 @@ fn one_of_fifty_tables_reads_no_more_than_its_share() {
             _ => 0,
         };
         let read: u64 = store.take().iter().map(bytes).sum();
-        assert!(read * 100 <= packs * 4, "{mode}: {read} of {packs} bytes were read");
+        assert!(read * 100 <= packs * 6, "{mode}: {read} of {packs} bytes were read");
         let rows = "SELECT md5(string_agg(t::text, ',' ORDER BY id)) FROM t17 t";
         assert_eq!(server.sql(&database, rows), server.sql("shop", rows));
     }
@@ -191,7 +191,7 @@ fn rows_that_changed_are_found_and_put_back() {
         b"",
     ));
     assert!(said.contains("1 added, 3 removed, 1 changed"), "{said}");
-    assert!(said.contains("M 42  na me: ") && said.contains("total: 14.0"), "{said}");
+    assert!(said.contains("M 42  na me: ") && said.contains("total: NaN -> NULL"), "{said}");
     server.script("shop", &std::fs::read_to_string(&back).unwrap());
     assert_eq!(server.sql("shop", &sum), before);
     let said = program.fails(&["rows", "diff", "latest", &live, "--table", "plain.nokey"], b"", 2);
@@ -205,7 +205,7 @@ fn snapshots_are_compared_table_by_table() {
     let first = program.first_snapshot();
     server.script(
         "shop",
-        "INSERT INTO plain.serials (v) VALUES ('one more'); CREATE INDEX more ON plain.big (body);
+        "INSERT INTO plain.serials (v) VALUES ('one more'); CREATE INDEX more ON plain.big (md5(body));
          CREATE TABLE plain.fresh (a int PRIMARY KEY); DROP TABLE plain.empty CASCADE;",
     );
     let config = configure(&program, &server, "");

@@ -151,7 +151,7 @@ fn a_drill_that_is_stopped_leaves_nothing_behind() {
         "shop",
         "CREATE TABLE plain.slow (id int PRIMARY KEY); INSERT INTO plain.slow VALUES (1);
         CREATE FUNCTION plain.wait(i int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1';
-        CREATE INDEX slow ON plain.slow (plain.wait(id));
+        CREATE INDEX slowly ON plain.slow (plain.wait(id));
         CREATE OR REPLACE FUNCTION plain.wait(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
           'BEGIN PERFORM pg_catalog.pg_sleep(600); RETURN 1; END';",
     );

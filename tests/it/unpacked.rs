@@ -61,7 +61,7 @@ fn what_cannot_be_unpacked_is_stored_as_it_comes() {
     let behind = [&whole[..], b"behind"].concat();
     for bytes in [&broken[..], &whole[..whole.len() / 2], &behind] {
         program.ok(&unpack, bytes);
-        assert_eq!(program.ok(&["dump", "latest", "stdin"], b""), bytes);
+        assert!(program.ok(&["dump", "latest", "stdin"], b"") == bytes);
     }
 }
 

@@ -337,7 +337,8 @@ fn print(global: &Global, report: &Report) -> Result<()> {
     if global.verbose > 0 {
         output::line(format!("{} chunks, {} of them new", summary.chunks, summary.new_chunks))?;
     }
-    for stream in report.snapshot.streams.iter().filter(|stream| stream.size == 0) {
+    let is_source = report.snapshot.source.is_some();
+    for stream in report.snapshot.streams.iter().filter(|it| it.size == 0 && !is_source) {
         eprintln!("warning: {} is empty (--min-size makes that a failure)", stream.name);
     }
     match report.name {

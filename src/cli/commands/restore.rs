@@ -113,6 +113,9 @@ fn into_database(global: &Global, args: &RestoreArgs) -> Result<u8> {
     let (global, source) = args.into.source(global)?;
     let repository = global.open_read_only()?;
     let filter = Filter { source, ..args.filter.filter() };
+    if args.wanted() == "latest" && filter.source.is_none() {
+        restore_into::refuse_any(&repository, &filter)?;
+    }
     let named = repository.find_snapshot(args.wanted(), &filter)?;
     let how = How { no_owner: args.no_owner, dry_run: args.dry_run };
     restore_into::run(&global, &repository, &named, &args.into, how)

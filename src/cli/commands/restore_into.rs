@@ -11,7 +11,7 @@ use restow::database::verify::catalogues;
 use restow::database::{mysql, pour, sqlite, without_password};
 use restow::error::Error;
 use restow::repository::Repository;
-use restow::repository::snapshots::NamedSnapshot;
+use restow::repository::snapshots::{Filter, NamedSnapshot};
 use restow::settings::{SourceConfig, SourceKind, ad_hoc};
 
 use crate::cli::{Global, interrupt, output, sources};
@@ -114,7 +114,7 @@ pub fn run(
     let destination = args.destination(global)?;
     let all = catalogues(repository, &named.snapshot)?;
     if let SourceKind::Command(config) = &destination {
-        return into_command(repository, named, &config.restore);
+        return into_command(repository, named, &config.restore, args, how);
     }
     let catalogue = choose(named, &all, args)?;
     let origin = Origin { repository, snapshot: &named.snapshot, catalogue };
@@ -156,6 +156,25 @@ pub fn run(
             Err(Error::Usage(text).into())
         }
     }
+}
+
+/// The latest snapshot must not be one of whatever source came last.
+pub fn refuse_any(repository: &Repository, filter: &Filter) -> Result<()> {
+    let mut names = std::collections::BTreeSet::new();
+    for named in repository.snapshots(filter)? {
+        if named.snapshot.catalogue.is_some() {
+            let streams = named.snapshot.streams.first().map(|stream| stream.name.to_string());
+            let source = named.snapshot.source.map(|source| source.name);
+            names.extend(source.or(streams));
+        }
+    }
+    if names.len() < 2 {
+        return Ok(());
+    }
+    let names: Vec<String> = names.into_iter().collect();
+    let text =
+        format!("of what? Name a snapshot, or one by --source or --path: {}", names.join(", "));
+    Err(Error::Usage(text).into())
 }
 
 fn say(global: &Global, text: impl std::fmt::Display) -> Result<()> {
@@ -386,15 +405,33 @@ fn into_sqlite(
     Ok(0)
 }
 
-fn into_command(repository: &Repository, named: &NamedSnapshot, argv: &[String]) -> Result<u8> {
-    let argv = match &named.snapshot.source {
-        Some(source) if argv.is_empty() => &source.restore,
-        _ => argv,
-    };
+/// Runs the restore command of the configuration, or the one that the snapshot remembers; never one that
+/// a write-only key may have put there.
+fn into_command(
+    repository: &Repository,
+    named: &NamedSnapshot,
+    argv: &[String],
+    args: &IntoArgs,
+    how: How,
+) -> Result<u8> {
+    let source = named.snapshot.source.as_ref();
+    let remembered = source.filter(|_| !named.snapshot.sealed).map(|it| &it.restore[..]);
+    let argv = if argv.is_empty() { remembered.unwrap_or_default() } else { argv };
     let Some((program, rest)) = argv.split_first() else {
         let text = "this source has no restore command: add restore = […] to it";
         return Err(Error::Usage(text.into()).into());
     };
+    let name = source.map_or("", |source| source.name.as_str());
+    let words = argv.join(" ");
+    if how.dry_run {
+        output::line(format!("it would be given to: {words}"))?;
+        return Ok(0);
+    }
+    if args.yes_overwrite.as_deref() != Some(name) {
+        let text =
+            format!("it would be given to '{words}': confirm it with --yes-overwrite {name}");
+        return Err(Error::Conflict(text).into());
+    }
     let is_catalogue = |name| named.snapshot.catalogue.as_ref() == Some(name);
     let stream = named.snapshot.streams.iter().find(|stream| !is_catalogue(&stream.name));
     let stream = stream.ok_or_else(|| Error::Missing { what: "the stream".into() })?;

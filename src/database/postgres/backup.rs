@@ -46,7 +46,7 @@ pub fn prepare(
     let tools = tools::choose(config.bin_dir.as_deref(), path, &version);
     let tools = tools.map_err(|error| failed(&error))?;
     let view = View::open(client).map_err(|error| failed(&error))?;
-    let mut plan = Plan { name: name.to_owned(), dsn, tools, view, config: config.clone() };
+    let plan = Plan { name: name.to_owned(), dsn, tools, view, config: config.clone() };
     let warnings = plan.check().map_err(|error| failed(&error))?;
     let tables = Arc::new(Mutex::new(Vec::new()));
     let archive = Found::default();
@@ -84,30 +84,66 @@ struct View {
     relations: Vec<Relation>,
     extensions: Vec<Extension>,
     database_bytes: u64,
+    encoding: String,
 }
 
 impl View {
+    /// Locks all tables, then takes the snapshot: what somebody empties or rewrites in between would look
+    /// empty to a snapshot that is older than the lock.
     fn open(mut client: Client) -> Result<Self, PgError> {
         inspect::prepare(&mut client)?;
-        client.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
-        let snapshot = client.value("SELECT pg_catalog.pg_export_snapshot()")?;
+        let mut attempts = 0;
+        let (snapshot, relations) = loop {
+            let seen = inspect::relations(&mut client)?;
+            client.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+            attempts += 1;
+            match lock(&mut client, &seen) {
+                Ok(()) => {}
+                // 42P01, 3F000: it was dropped meanwhile.
+                Err(error) if matches!(error.code(), "42P01" | "3F000") && attempts < ATTEMPTS => {
+                    client.query("ROLLBACK")?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            let snapshot = client.value("SELECT pg_catalog.pg_export_snapshot()")?;
+            let relations = inspect::relations(&mut client)?;
+            let files = |all: &[Relation]| -> Vec<(u64, u64)> {
+                all.iter().map(|it| (it.oid, it.file)).collect()
+            };
+            if files(&seen) == files(&relations) {
+                break (snapshot, relations);
+            }
+            if attempts == ATTEMPTS {
+                let text = "tables are made, dropped or rewritten all the time: none of several \
+                            tries found them at rest";
+                return Err(PgError::Protocol(text.into()));
+            }
+            client.query("ROLLBACK")?;
+        };
         let position = inspect::position(&mut client, snapshot)?;
-        let relations = inspect::relations(&mut client)?;
         let extensions = inspect::extensions(&mut client)?;
         let bytes = client.value("SELECT pg_database_size(current_database())")?;
         let database_bytes = bytes.parse().unwrap_or(0);
-        Ok(Self { client, position, relations, extensions, database_bytes })
+        let encoding = client.value("SHOW server_encoding")?;
+        Ok(Self { client, position, relations, extensions, database_bytes, encoding })
     }
+}
 
-    /// Keeps tables from being dropped, emptied or changed while they are read.
-    fn lock(&mut self, tables: &[Relation]) -> Result<(), PgError> {
-        for some in tables.chunks(100) {
-            let names: Vec<String> = some.iter().map(Relation::quoted).collect();
-            let names = names.join(", ONLY ");
-            self.client.query(&format!("LOCK TABLE ONLY {names} IN ACCESS SHARE MODE"))?;
-        }
-        Ok(())
+/// How often the list of tables is looked at until it is the same before and after the locks.
+const ATTEMPTS: usize = 5;
+
+/// Keeps tables from being dropped, emptied or changed while they are read. A lock needs no snapshot.
+/// Materialised views cannot be locked; `pg_dump` reads none of their rows.
+fn lock(client: &mut Client, tables: &[Relation]) -> Result<(), PgError> {
+    let tables: Vec<&Relation> =
+        tables.iter().filter(|it| it.is_readable && it.is_lockable).collect();
+    for some in tables.chunks(100) {
+        let names: Vec<String> = some.iter().map(|it| it.quoted()).collect();
+        let names = names.join(", ONLY ");
+        client.query(&format!("LOCK TABLE ONLY {names} IN ACCESS SHARE MODE"))?;
     }
+    Ok(())
 }
 
 /// What is read and how.
@@ -141,8 +177,8 @@ impl Plan {
         own.cloned().collect()
     }
 
-    /// Refuses what cannot work before anything is read, and locks the tables.
-    fn check(&mut self) -> Result<Vec<String>, String> {
+    /// Refuses what cannot work before anything is read.
+    fn check(&self) -> Result<Vec<String>, String> {
         let mut warnings = Vec::new();
         let all = self.view.relations.iter().map(|it| (it.schema.as_str(), it.name.as_str()));
         let config = &self.config;
@@ -177,42 +213,25 @@ impl Plan {
                 quote(self.dsn.user())
             ));
         }
-        if config.mode == PostgresMode::Tables {
-            let own = self.own();
-            self.view.lock(&own).map_err(|error| error.to_string())?;
-        }
         Ok(warnings)
     }
 
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.tools.program(program));
-        command.arg("--dbname").arg(self.dsn.words()).arg("--no-password");
-        // Not on the command line, where everybody may read it.
-        if let Some(password) = self.dsn.password() {
-            command.env("PGPASSWORD", password.as_str());
-        }
-        command
+        self.dsn.command(&self.tools.program(program))
     }
 
     /// `pg_dump` for what our own sessions do not read.
     fn archive_stream(&self, found: Found) -> Result<StreamSource> {
         let mut command = self.command("pg_dump");
         command.args(["--format=custom", "--compress=0", "--no-sync"]);
+        // As our own sessions read, whatever the surroundings say.
+        command.arg(format!("--encoding={}", self.view.encoding));
         command.arg("--snapshot").arg(&self.view.position.snapshot);
-        for relation in &self.view.relations {
-            let fit = |list: &[String]| Patterns::new(list).fit(&relation.schema, &relation.name);
-            if !self.config.tables.is_empty() && fit(&self.config.tables) {
-                command.arg("--table").arg(relation.quoted());
-            }
-            if fit(&self.config.exclude_tables) {
-                command.arg("--exclude-table").arg(relation.quoted());
-            } else if fit(&self.config.exclude_data) {
-                command.arg("--exclude-table-data").arg(relation.quoted());
-            }
-        }
+        // All definitions, so that what is restored is complete in itself; rows of what is wanted.
         let is_whole = self.config.mode == PostgresMode::Dump;
-        if !is_whole {
-            for relation in self.own() {
+        for relation in &self.view.relations {
+            let is_ours = !is_whole && relation.is_plain && !relation.key.is_empty();
+            if is_ours || !self.has_data(relation) {
                 command.arg("--exclude-table-data").arg(relation.quoted());
             }
         }

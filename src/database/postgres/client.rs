@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::dsn::Dsn;
 use super::error::{PgError, server_error};
@@ -14,6 +15,8 @@ use super::link::Link;
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 256 << 10;
+/// How long a server may keep us waiting until we are logged in.
+const LOGIN: Duration = Duration::from_secs(60);
 /// The longest message that is not a row of `COPY`.
 const MAX_MESSAGE: usize = 256 << 20;
 /// Bytes of one message of `COPY … FROM STDIN`.
@@ -51,9 +54,13 @@ impl Client {
             copy_left: 0,
             parameters: HashMap::new(),
         };
+        client.link.set_patience(Some(LOGIN))?;
         client.start_up(dsn)?;
         super::auth::log_in(&mut client, dsn)?;
         client.until_ready()?;
+        client.link.set_patience(None)?;
+        // Nobody else's functions and operators in what we ask.
+        client.query("SET search_path = ''")?;
         Ok(client)
     }
 
@@ -182,7 +189,7 @@ impl Client {
     /// The first value of the first row; empty for NULL and where there is no row.
     pub fn value(&mut self, sql: &str) -> Result<String, PgError> {
         let rows = self.query(sql)?;
-        Ok(rows.into_iter().next().and_then(|mut row| row.swap_remove(0)).unwrap_or_default())
+        Ok(rows.into_iter().flatten().next().flatten().unwrap_or_default())
     }
 
     fn send_query(&mut self, sql: &str) -> Result<(), PgError> {

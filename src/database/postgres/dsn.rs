@@ -2,7 +2,8 @@
 //! them (PostgreSQL documentation, "Connection Strings"), with the environment variables that libpq heeds.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
@@ -18,7 +19,7 @@ pub struct Dsn {
 }
 
 /// Words that this program understands itself, with the variables that stand for them.
-const KNOWN: [(&str, &str); 15] = [
+const KNOWN: [(&str, &str); 14] = [
     ("host", "PGHOST"),
     ("hostaddr", "PGHOSTADDR"),
     ("port", "PGPORT"),
@@ -32,8 +33,31 @@ const KNOWN: [(&str, &str); 15] = [
     ("options", "PGOPTIONS"),
     ("passfile", "PGPASSFILE"),
     ("application_name", "PGAPPNAME"),
-    ("client_encoding", ""),
     ("target_session_attrs", ""),
+];
+
+/// What libpq takes from the environment (PostgreSQL documentation, "Environment Variables").
+const LIBPQ: [&str; 20] = [
+    "PGHOST",
+    "PGHOSTADDR",
+    "PGPORT",
+    "PGDATABASE",
+    "PGUSER",
+    "PGPASSWORD",
+    "PGPASSFILE",
+    "PGSERVICE",
+    "PGSERVICEFILE",
+    "PGOPTIONS",
+    "PGAPPNAME",
+    "PGSSLMODE",
+    "PGSSLROOTCERT",
+    "PGSSLCERT",
+    "PGSSLKEY",
+    "PGCLIENTENCODING",
+    "PGDATESTYLE",
+    "PGTZ",
+    "PGTARGETSESSIONATTRS",
+    "PGLOCALEDIR",
 ];
 
 impl Dsn {
@@ -251,13 +275,33 @@ impl Dsn {
         })
     }
 
-    /// Words for `-d` of the client programs, without the password.
+    /// Words for `-d` of the client programs, without the password. Host and port are always among them:
+    /// nothing in the surroundings may lead to another server.
     pub fn words(&self) -> String {
         let quoted = |value: &str| value.replace('\\', "\\\\").replace('\'', "\\'");
-        let words = self.words.iter();
+        let mut all = self.words.clone();
+        if !all.contains_key("hostaddr") {
+            all.insert("host".into(), self.host().to_owned());
+        }
+        all.insert("port".into(), self.port().unwrap_or(5432).to_string());
+        let words = all.iter();
         let words: Vec<String> =
             words.map(|(word, value)| format!("{word}='{}'", quoted(value))).collect();
         words.join(" ")
+    }
+
+    /// A client program that is told where to go by us alone. The password is not on its command line, where
+    /// everybody may read it.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.arg("--dbname").arg(self.words()).arg("--no-password");
+        for variable in LIBPQ {
+            command.env_remove(variable);
+        }
+        if let Some(password) = self.password() {
+            command.env("PGPASSWORD", password.as_str());
+        }
+        command
     }
 
     /// The address without secrets, for people.

@@ -9,6 +9,10 @@ use crate::catalogue::{Extension, Position};
 /// One relation that has rows of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Relation {
+    /// Its number.
+    pub oid: u64,
+    /// The number of its file: another one after it was emptied or rewritten.
+    pub file: u64,
     /// Its schema.
     pub schema: String,
     /// Its name.
@@ -23,6 +27,8 @@ pub struct Relation {
     pub correlation: u32,
     /// A permanent ordinary table that no extension owns: one that we may read ourselves.
     pub is_plain: bool,
+    /// It can be locked: all but materialised views.
+    pub is_lockable: bool,
     /// The session's role may read it.
     pub is_readable: bool,
     /// Policies hide rows from the session's role.
@@ -60,7 +66,7 @@ pub fn literal(text: &str) -> String {
 pub const SETTINGS: &str = "SET DateStyle = ISO; SET IntervalStyle = postgres;
     SET extra_float_digits = 3; SET bytea_output = hex; SET synchronize_seqscans = off;
     SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0;
-    SET row_security = off; SET search_path = ''; SET xmloption = content; SET jit = off";
+    SET row_security = off; SET search_path = ''; SET client_min_messages = error; SET xmloption = content; SET jit = off";
 
 /// Makes a session fit for reading rows. The text encoding is the database's own, as in `pg_dump`.
 pub fn prepare(client: &mut Client) -> Result<(), PgError> {
@@ -80,6 +86,7 @@ pub fn version_number(client: &mut Client) -> Result<u32, PgError> {
 }
 
 const RELATIONS: &str = "SELECT json_build_object(
+  'oid', c.oid::bigint, 'file', c.relfilenode::bigint,
   'schema', n.nspname, 'name', c.relname, 'bytes', pg_catalog.pg_table_size(c.oid),
   'columns', coalesce((SELECT json_agg(a.attname ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
@@ -98,17 +105,18 @@ const RELATIONS: &str = "SELECT json_build_object(
   'is_plain', c.relkind = 'r' AND c.relpersistence = 'p' AND NOT EXISTS (
     SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass
       AND d.objid = c.oid AND d.deptype = 'e'),
+  'is_lockable', c.relkind <> 'm',
   'is_readable', has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'),
   'has_policies', c.relrowsecurity AND pg_catalog.row_security_active(c.oid))
  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't'
+ WHERE c.relkind IN ('r', 'm', 'p') AND c.relpersistence <> 't'
    AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
  ORDER BY n.nspname, c.relname";
 
 /// The tables and materialised views of the database.
 pub fn relations(client: &mut Client) -> Result<Vec<Relation>, PgError> {
     let rows = client.query(RELATIONS)?;
-    let texts = rows.into_iter().filter_map(|mut row| row.swap_remove(0));
+    let texts = rows.into_iter().filter_map(|row| row.into_iter().next().flatten());
     texts
         .map(|text| {
             serde_json::from_str(&text)

@@ -49,6 +49,15 @@ impl Link {
         }
     }
 
+    /// Lets reads and writes wait so long, or for ever.
+    pub fn set_patience(&self, time: Option<Duration>) -> io::Result<()> {
+        match self {
+            Self::Local(socket) => socket.set_read_timeout(time),
+            Self::Plain(socket) => socket.set_read_timeout(time),
+            Self::Tls(stream) => stream.sock.set_read_timeout(time),
+        }
+    }
+
     /// A second handle on the socket, by which another thread can end a read that hangs.
     pub fn handle(&self) -> io::Result<Arc<OwnedFd>> {
         let copy: OwnedFd = match self {

@@ -45,6 +45,7 @@ pub struct TableInput {
     client: Option<Client>,
     table: Table,
     hasher: blake3::Hasher,
+    lines: u64,
     done: Arc<Mutex<Vec<Table>>>,
 }
 
@@ -86,7 +87,7 @@ impl TableInput {
             ..Table::default()
         };
         let hasher = blake3::Hasher::new();
-        Ok(Self { sessions, client: Some(client), table, hasher, done })
+        Ok(Self { sessions, client: Some(client), table, hasher, lines: 0, done })
     }
 }
 
@@ -98,6 +99,7 @@ impl StreamInput for TableInput {
             other => io::Error::other(other),
         })?;
         self.hasher.update(&buffer[..count]);
+        self.lines += memchr::memchr_iter(b'\n', &buffer[..count]).count() as u64;
         self.table.bytes += count as u64;
         Ok(count)
     }
@@ -105,6 +107,10 @@ impl StreamInput for TableInput {
     fn finish(&mut self) -> Result<(), String> {
         let Some(mut client) = self.client.take() else { return Err("was read already".into()) };
         self.table.rows = client.copy_end().map_err(|error| error.to_string())?;
+        if self.lines != self.table.rows {
+            let (lines, rows) = (self.lines, self.table.rows);
+            return Err(format!("the server sent {lines} rows and says that it sent {rows}"));
+        }
         self.table.rows_hash = self.hasher.finalize().to_hex().to_string();
         self.done.lock().expect("no panics here").push(std::mem::take(&mut self.table));
         self.sessions.give_back(client);

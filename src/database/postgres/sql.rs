@@ -35,11 +35,8 @@ pub fn psql(options: &RestoreOptions, surroundings: &Surroundings) -> Result<Com
     let dsn = options.dsn();
     let found = tools::installed(surroundings.path.as_deref());
     let tools = found.last().ok_or_else(|| source_error("psql", "is not installed"))?;
-    let mut command = Command::new(tools.program("psql"));
-    command.args(["--no-psqlrc", "--quiet", "--no-password", "--single-transaction"]);
-    command.args(["--set", "ON_ERROR_STOP=1", "--dbname"]).arg(dsn.words());
-    if let Some(password) = dsn.password() {
-        command.env("PGPASSWORD", password.as_str());
-    }
+    let mut command = dsn.command(&tools.program("psql"));
+    command.args(["--no-psqlrc", "--quiet", "--single-transaction"]);
+    command.args(["--set", "ON_ERROR_STOP=1"]);
     Ok(command)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::Write;
+use std::path::Path;
 
 use tempfile::NamedTempFile;
 
@@ -41,23 +42,10 @@ impl Archive {
         Ok(Self { toc, head })
     }
 
-    /// Writes an archive with some of the entries and none of the rows, for `pg_restore`, into a file
-    /// that goes with the handle.
-    pub fn write(
-        &self,
-        folder: &std::path::Path,
-        keep: impl Fn(&TocEntry) -> bool,
-    ) -> Result<NamedTempFile> {
-        let io = |source| Error::Io {
-            action: "write a temporary file in",
-            path: folder.display().to_string(),
-            source,
-        };
-        let file = tempfile::Builder::new().prefix("restow-archive-").tempfile_in(folder);
-        let mut file = file.map_err(io)?;
-        file.write_all(&synthetic_head(&self.head, &self.toc, keep)).map_err(io)?;
-        file.flush().map_err(io)?;
-        Ok(file)
+    /// Writes an archive with all of the entries and none of the rows, for `pg_restore`, into a file that
+    /// goes with the handle.
+    pub fn write(&self, folder: &Path) -> Result<NamedTempFile> {
+        temporary(folder, &synthetic_head(&self.head, &self.toc, |_| true))
     }
 
     /// The command that sets the session to the encoding of the rows.
@@ -70,6 +58,20 @@ impl Archive {
     pub fn has(&self, wanted: &HashSet<i32>, of: impl Fn(&TocEntry) -> bool) -> bool {
         self.toc.entries.iter().any(|entry| wanted.contains(&entry.dump_id) && of(entry))
     }
+}
+
+/// A temporary file with these bytes.
+pub fn temporary(folder: &Path, bytes: &[u8]) -> Result<NamedTempFile> {
+    let io = |source| Error::Io {
+        action: "write a temporary file in",
+        path: folder.display().to_string(),
+        source,
+    };
+    let file = tempfile::Builder::new().prefix("restow-archive-").tempfile_in(folder);
+    let mut file = file.map_err(io)?;
+    file.write_all(bytes).map_err(io)?;
+    file.flush().map_err(io)?;
+    Ok(file)
 }
 
 /// A stream of the snapshot.

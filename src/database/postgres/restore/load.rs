@@ -42,7 +42,7 @@ pub fn load_all(
             let mut client = session(plan, options)?;
             while !failed.load(Ordering::Relaxed) {
                 let Some(load) = queue.lock().expect("no panics here").next() else { break };
-                one(origin, &mut client, load, options, progress, loaded)?;
+                one(origin, &mut client, load, progress, loaded)?;
             }
             Ok(())
         };
@@ -68,10 +68,10 @@ fn session(plan: &Plan, options: &RestoreOptions) -> Result<Client> {
     client.query(plan.archive.encoding()).map_err(failed)?;
     if options.data_only {
         // Foreign keys and triggers must not look at rows that are only half there. Only superusers may.
-        match client.query("SET session_replication_role = replica") {
-            Ok(_) | Err(PgError::Server(_)) => {}
-            Err(error) => return Err(failed(error)),
-        }
+        client.query("SET session_replication_role = replica").map_err(|error| {
+            let why = "--data-only must keep triggers from changing rows, which this role may not";
+            source_error(&dsn.address(), format!("{why}: {error}"))
+        })?;
     }
     Ok(client)
 }
@@ -80,7 +80,6 @@ fn one(
     origin: &Origin<'_>,
     client: &mut Client,
     load: &TableLoad,
-    options: &RestoreOptions,
     progress: &Progress,
     loaded: &Loaded,
 ) -> Result<()> {
@@ -88,7 +87,7 @@ fn one(
     let failed = |error: PgError| source_error(&table, error);
     client.query("BEGIN").map_err(failed)?;
     let mut copy = load.copy.clone();
-    if !options.data_only {
+    if load.is_new {
         // The server need not log rows of a table that is new in the same transaction, nor look at
         // them again later.
         client.query(&format!("TRUNCATE TABLE ONLY {}", load.target)).map_err(failed)?;

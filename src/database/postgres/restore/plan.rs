@@ -27,6 +27,8 @@ pub struct TableLoad {
     pub copy: String,
     /// Its quoted name in the target.
     pub target: String,
+    /// This restore makes it: it has no rows of others, as those of extensions have.
+    pub is_new: bool,
 }
 
 /// One part of a restore.
@@ -133,7 +135,9 @@ fn selected(archive: &Archive, origin: &Origin<'_>, options: &RestoreOptions) ->
         let with_parts: Vec<Name> = with_partitions(toc, &wanted.into_iter().collect::<Vec<_>>());
         let selection = select(toc, &with_parts);
         wanted = with_parts.into_iter().collect();
-        selection.entries.into_iter().collect()
+        // What ties a table to others goes when it is dropped: it must come back with it.
+        let links = selection.links.into_iter().filter(|_| options.clean);
+        selection.entries.into_iter().chain(links).collect()
     };
     let mut loads: Vec<TableLoad> = all
         .filter(|table| wanted.contains(&Name::new(table.schema.clone(), table.name.clone())))
@@ -157,7 +161,11 @@ fn load(archive: &Archive, table: &Table, options: &RestoreOptions) -> Result<Ta
         let text = format!("rows of {}.{} do not stand as COPY", table.schema, table.name);
         return Err(Error::Conflict(text));
     }
-    Ok(TableLoad { table: table.clone(), copy, target })
+    let is_made = |entry: &TocEntry| {
+        entry.desc == "TABLE" && entry.tag == table.name && entry.namespace == table.schema
+    };
+    let is_new = !options.data_only && archive.toc.entries.iter().any(is_made);
+    Ok(TableLoad { table: table.clone(), copy, target, is_new })
 }
 
 /// What pg_restore is not to do: we make the database, and load the rows.

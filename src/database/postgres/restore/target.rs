@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::archive::temporary;
 use super::load::{Loaded, load_all};
 use super::plan::Plan;
 use super::{Origin, RestoreOptions, RestoreReport, objects, preflight};
+use crate::catalogue::selection::list_text;
 use crate::catalogue::toc::TocEntry;
 use crate::database::postgres::client::Client;
 use crate::database::postgres::error::PgError;
@@ -52,7 +54,12 @@ pub fn execute(
     }
     let moved = options.into_schema.as_deref();
     if !plan.pre_data.is_empty() {
-        part("definitions", &mut || runner.restore(&plan.pre_data, 1))?;
+        part("definitions", &mut || {
+            if !options.tables.is_empty() {
+                make_schemas(plan, options)?;
+            }
+            runner.restore(&plan.pre_data, 1)
+        })?;
     } else if let Some(schema) = moved {
         part("definitions", &mut || moved_tables(plan, options, schema, &["TABLE"]))?;
     }
@@ -66,6 +73,9 @@ pub fn execute(
         part("keys", &mut || runner.restore(&plan.post_data, options.jobs))?;
     } else if let Some(schema) = moved {
         part("keys", &mut || moved_tables(plan, options, schema, &["CONSTRAINT", "INDEX"]))?;
+    }
+    if options.create && options.tables.is_empty() {
+        part("properties", &mut || set_properties(plan, options))?;
     }
     report.tables = loaded.tables.load(Ordering::Relaxed);
     report.rows = loaded.rows.load(Ordering::Relaxed);
@@ -81,11 +91,11 @@ fn with_state(
     loaded: &Loaded,
     options: &RestoreOptions,
 ) -> Error {
-    if matches!(error, Error::Interrupted) && done.is_empty() {
+    let tables = loaded.tables.load(Ordering::Relaxed);
+    if done.is_empty() && tables == 0 && failed != "definitions" {
         return error;
     }
     let database = options.database();
-    let tables = loaded.tables.load(Ordering::Relaxed);
     let done = if done.is_empty() { "nothing".to_owned() } else { done.join(", ") };
     let again = if options.data_only {
         "tables that were loaded are complete: name the others with --table".to_owned()
@@ -95,10 +105,8 @@ fn with_state(
             if options.create { " instead of --create" } else { "" }
         )
     };
-    source_error(
-        &options.dsn().address(),
-        format!("{failed} failed: {error} (done: {done}; {tables} tables loaded; {again})"),
-    )
+    let state = format!("done: {done}; {tables} tables loaded; {again}");
+    Error::HalfWay { part: failed.to_owned(), state, source: Box::new(error) }
 }
 
 fn create(plan: &Plan, options: &RestoreOptions) -> Result<()> {
@@ -126,23 +134,85 @@ fn session(plan: &Plan, options: &RestoreOptions) -> Result<Client> {
     Ok(client)
 }
 
-/// Drops what the snapshot holds, the last made first, all or nothing.
+/// What is set on the database itself, under its new name: owner, grants, comment, settings.
+fn set_properties(plan: &Plan, options: &RestoreOptions) -> Result<()> {
+    let mut entries = plan.archive.toc.entries.iter();
+    let Some(made) = entries.find(|entry| entry.desc == "DATABASE") else { return Ok(()) };
+    let mut client = Client::connect(&options.dsn()).map_err(|error| named(options, error))?;
+    let new = quote(options.database());
+    let mut sql = Vec::new();
+    if !options.no_owner && !made.owner.is_empty() {
+        sql.push(format!("ALTER DATABASE {new} OWNER TO {}", quote(&made.owner)));
+    }
+    let own = |entry: &&TocEntry| match entry.desc.as_str() {
+        "DATABASE PROPERTIES" => true,
+        "COMMENT" => entry.tag.starts_with("DATABASE "),
+        "ACL" => entry.tag.starts_with("DATABASE ") && !options.no_owner,
+        _ => false,
+    };
+    for entry in plan.archive.toc.entries.iter().filter(own) {
+        for old in [made.tag.clone(), quote(&made.tag)] {
+            let old = format!(" DATABASE {old} ");
+            if entry.defn.contains(&old) {
+                sql.push(entry.defn.replace(&old, &format!(" DATABASE {new} ")));
+                break;
+            }
+        }
+    }
+    for sql in sql {
+        client.query(&sql).map_err(|error| named(options, error))?;
+    }
+    Ok(())
+}
+
+/// Makes the schemas of tables that are restored alone.
+fn make_schemas(plan: &Plan, options: &RestoreOptions) -> Result<()> {
+    let mut client = session(plan, options)?;
+    let schemas: std::collections::BTreeSet<&str> =
+        plan.loads.iter().map(|load| load.table.schema.as_str()).collect();
+    for schema in schemas {
+        let make = format!("CREATE SCHEMA IF NOT EXISTS {}", quote(schema));
+        client.query(&make).map_err(|error| named(options, error))?;
+    }
+    Ok(())
+}
+
+/// Drops what the snapshot holds, the last made first, all or nothing. What it does not hold is never
+/// dropped with it: the server refuses where something else depends on it, and nothing is changed.
 fn clean(plan: &Plan, options: &RestoreOptions) -> Result<()> {
     let mut client = session(plan, options)?;
     let mut sql = String::from("BEGIN;\n");
-    let wanted = |entry: &&TocEntry| plan.pre_data.contains(&entry.dump_id);
+    // Keys, indexes and triggers go with their tables; these do not, or keep tables from going.
+    let stays = ["FK CONSTRAINT", "PUBLICATION", "SUBSCRIPTION", "EVENT TRIGGER"];
+    let wanted = |entry: &&TocEntry| {
+        let is_after = stays.contains(&entry.desc.as_str());
+        plan.pre_data.contains(&entry.dump_id)
+            || (is_after && plan.post_data.contains(&entry.dump_id))
+    };
     for entry in plan.archive.toc.entries.iter().rev().filter(wanted) {
         if entry.desc.starts_with("BLOB") {
             sql.push_str(&unlink(entry));
         }
         let verb = format!("DROP {} ", entry.desc);
         if let Some(rest) = entry.drop_stmt.trim().strip_prefix(&verb) {
-            let rest = rest.trim_end_matches(';');
-            sql.push_str(&format!("{verb}IF EXISTS {rest} CASCADE;\n"));
+            sql.push_str(&format!("{verb}IF EXISTS {rest}\n"));
+        } else if entry.desc == "DEFAULT"
+            && let Some(rest) = entry.drop_stmt.trim().strip_prefix("ALTER TABLE ")
+        {
+            // It keeps a sequence from going.
+            sql.push_str(&format!("ALTER TABLE IF EXISTS {rest}\n"));
+        } else if let Some(rest) = entry.drop_stmt.trim().strip_prefix("ALTER TABLE ")
+            && let Some((table, constraint)) = rest.split_once(" DROP CONSTRAINT ")
+        {
+            let drop = format!("{table} DROP CONSTRAINT IF EXISTS {constraint}");
+            sql.push_str(&format!("ALTER TABLE IF EXISTS {drop}\n"));
         }
     }
     sql.push_str("COMMIT");
-    client.query(&sql).map_err(|error| named(options, error))?;
+    client.query(&sql).map_err(|error| {
+        let detail = format!("nothing was dropped: {error}");
+        source_error(&options.target.address(), detail)
+    })?;
     Ok(())
 }
 
@@ -173,12 +243,25 @@ fn moved_tables(plan: &Plan, options: &RestoreOptions, schema: &str, kinds: &[&s
             if !kinds.contains(&entry.desc.as_str()) || entry.namespace != *of {
                 continue;
             }
-            if let Some(sql) = moved(&entry.defn, of, name, &load.target) {
+            let definition = first_statement(&entry.defn);
+            if let Some(sql) = moved(definition, of, name, &load.target) {
+                if definition.contains("\nINHERITS (") {
+                    let text = format!(
+                        "{of}.{name} inherits from another table: it cannot be restored \
+                                        into another schema"
+                    );
+                    return Err(Error::Usage(text));
+                }
                 client.query(&sql).map_err(|error| named(options, error))?;
             }
         }
     }
     Ok(())
+}
+
+/// The statement that makes something, without those that change it afterwards: they would name what is live.
+fn first_statement(definition: &str) -> &str {
+    definition.find(";\n").map_or(definition, |end| &definition[..=end])
 }
 
 /// A definition of a table, or of something on it, about a table of another name. `None` where it is of
@@ -212,29 +295,30 @@ impl Runner<'_> {
     /// The command, told where to restore to and to stop at the first error.
     pub fn pg_restore(&self) -> Command {
         let program = self.plan.tools.as_ref().map(|tools| tools.program("pg_restore"));
-        let mut command = Command::new(program.unwrap_or_else(|| "pg_restore".into()));
-        let dsn = self.options.dsn();
-        command.arg("--dbname").arg(dsn.words()).args(["--no-password", "--exit-on-error"]);
+        let mut command =
+            self.options.dsn().command(&program.unwrap_or_else(|| "pg_restore".into()));
+        command.arg("--exit-on-error");
         if self.options.no_owner {
             command.args(["--no-owner", "--no-privileges"]);
         }
         if self.options.no_tablespaces {
             command.arg("--no-tablespaces");
         }
-        if let Some(password) = dsn.password() {
-            command.env("PGPASSWORD", password.as_str());
-        }
         command
     }
 
     fn restore(&self, entries: &HashSet<i32>, jobs: usize) -> Result<()> {
-        let keep = |entry: &TocEntry| entries.contains(&entry.dump_id);
-        let file = self.plan.archive.write(self.folder, keep)?;
+        // The whole head, and a list of what is wanted of it: several jobs must know what depends on what.
+        let archive = &self.plan.archive;
+        let file = archive.write(self.folder)?;
+        let ids = archive.toc.entries.iter().map(|entry| entry.dump_id);
+        let ids: Vec<i32> = ids.filter(|id| entries.contains(id)).collect();
+        let list = temporary(self.folder, list_text(&ids).as_bytes())?;
         let mut command = self.pg_restore();
         if jobs > 1 {
             command.arg(format!("--jobs={jobs}"));
         }
-        command.arg(file.path());
+        command.arg("--use-list").arg(list.path()).arg(file.path());
         let mut running = Running::start(command, "pg_restore")?;
         drop(running.take_stdin());
         running.finish("pg_restore", self.progress)
