@@ -102,6 +102,11 @@ impl Global {
     }
 }
 
+/// What a source is called in snapshots: its name, or its address without secrets.
+pub fn name_in_snapshots(wanted: &str) -> Result<String> {
+    ad_hoc(wanted).map_or_else(|| Ok(wanted.to_owned()), |kind| ad_hoc_name(&kind))
+}
+
 /// What a source without a name is called in snapshots: its address without secrets.
 fn ad_hoc_name(kind: &SourceKind) -> Result<String> {
     let surroundings = surroundings();

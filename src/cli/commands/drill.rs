@@ -66,7 +66,8 @@ pub fn run(global: &Global, args: DrillArgs) -> Result<u8> {
 fn config(settings: Option<&Settings>, name: &str) -> Result<DrillConfig> {
     let of_source = DrillConfig { source: name.to_owned(), jobs: 2, ..DrillConfig::default() };
     let Some(settings) = settings else { return Ok(of_source) };
-    if !settings.drills.contains_key(name) && settings.sources.contains_key(name) {
+    let is_source = settings.sources.contains_key(name) || name.contains(':');
+    if !settings.drills.contains_key(name) && is_source {
         return Ok(of_source);
     }
     Ok(settings.drill(name)?.clone())
@@ -74,7 +75,8 @@ fn config(settings: Option<&Settings>, name: &str) -> Result<DrillConfig> {
 
 fn run_one(global: &Global, args: RunArgs) -> Result<u8> {
     let settings = global.settings()?;
-    let mut config = config(settings.as_ref(), &args.name)?;
+    let name = sources::name_in_snapshots(&args.name)?;
+    let mut config = config(settings.as_ref(), &name)?;
     match args.level {
         Some(Level::Read) => config.level = DrillLevel::Read,
         Some(Level::Restore) => config.level = DrillLevel::Restore,
@@ -87,7 +89,7 @@ fn run_one(global: &Global, args: RunArgs) -> Result<u8> {
     let snapshot = repository.find_snapshot(&args.snapshot, &filter)?;
     let (surroundings, progress) = (sources::surroundings(), interrupt::progress());
     let drill = Drill {
-        name: &args.name,
+        name: &name,
         config: &config,
         repository: &repository,
         snapshot: &snapshot,

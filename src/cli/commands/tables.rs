@@ -7,7 +7,7 @@ use restow::repository::Repository;
 use restow::repository::snapshots::{Filter, NamedSnapshot};
 
 use super::FilterArgs;
-use crate::cli::{Global, output};
+use crate::cli::{Global, output, sources};
 
 /// List the tables of a snapshot: rows, bytes, where they stand
 #[derive(Args)]
@@ -36,7 +36,8 @@ pub fn of(repository: &Repository, named: &NamedSnapshot) -> Result<Vec<Catalogu
 /// Lists.
 pub fn run(global: &Global, args: TablesArgs) -> Result<u8> {
     let repository = global.open_read_only()?;
-    let filter = Filter { source: args.source, ..args.filter.filter() };
+    let source = args.source.as_deref().map(sources::name_in_snapshots).transpose()?;
+    let filter = Filter { source, ..args.filter.filter() };
     let named = repository.find_snapshot(&args.snapshot, &filter)?;
     let found = of(&repository, &named)?;
     if global.json {
