@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rusqlite::types::ValueRef;
 
+use super::inserts::{EachInsert, Row};
 use super::postgres::inspect::{literal, quote};
 use super::postgres::restore::Origin;
 use super::rows::{EachRow, copy_rows, values};
@@ -86,18 +87,28 @@ fn from_statements(
     target: &mut dyn StreamTarget,
     progress: &Progress,
 ) -> Result<()> {
-    if format != Format::Sql {
-        let text = format!("{} stands as SQL in this dump: use --format sql", table.name);
-        return Err(Error::Usage(text));
-    }
     let stream = origin.snapshot.stream(table.stream.as_bytes());
     let stream =
         stream.ok_or_else(|| Error::Missing { what: format!("stream {}", table.stream) })?;
-    for range in &table.data {
-        copy_range(origin.repository, stream, *range, target, progress)?;
-        target.write(b"\n")?;
+    let copy = |target: &mut dyn StreamTarget| {
+        let mut ranges = table.data.iter();
+        ranges.try_for_each(|range| {
+            copy_range(origin.repository, stream, *range, target, progress)?;
+            target.write(b"\n")
+        })
+    };
+    if format == Format::Sql {
+        return copy(target);
     }
-    Ok(())
+    let mut writer = RowWriter::new(table, target);
+    if format == Format::Csv {
+        writer.header()?;
+    }
+    copy(&mut EachInsert::new(|row: &Row| match format {
+        Format::Csv => writer.csv(row),
+        _ => writer.copy(row),
+    }))?;
+    writer.finish()
 }
 
 fn from_sqlite(
@@ -122,7 +133,7 @@ fn from_sqlite(
         WriterTarget { writer: file.as_file(), name: file.path().display().to_string() };
     copy_stream(origin.repository, stream, &mut pages, progress)?;
     let failed = |error: rusqlite::Error| Error::Conflict(format!("{}: {error}", table.name));
-    let connection = sqlite::open(file.path()).map_err(failed)?;
+    let connection = sqlite::open_copy(file.path()).map_err(failed)?;
     let columns: Vec<String> = table.columns.iter().map(|column| quote(column)).collect();
     let query = format!("SELECT {} FROM {}", columns.join(", "), quote(&table.name));
     let mut statement = connection.prepare(&query).map_err(failed)?;
@@ -170,10 +181,16 @@ fn literal_of(value: &ValueRef<'_>) -> String {
     match value {
         ValueRef::Null => "NULL".to_owned(),
         ValueRef::Integer(number) => number.to_string(),
-        ValueRef::Real(number) => format!("{number:?}"),
-        ValueRef::Text(text) => {
-            format!("'{}'", String::from_utf8_lossy(text).replace('\'', "''"))
+        // There is no literal for infinity; what is too large is read as that.
+        ValueRef::Real(number) if number.is_infinite() => {
+            if *number > 0.0 { "9e999" } else { "-9e999" }.to_owned()
         }
+        ValueRef::Real(number) => format!("{number:?}"),
+        ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
+            // A zero byte would end the statement.
+            Ok(text) if !text.contains('\0') => format!("'{}'", text.replace('\'', "''")),
+            _ => format!("CAST(x'{}' AS TEXT)", hex::encode(bytes)),
+        },
         ValueRef::Blob(bytes) => format!("x'{}'", hex::encode(bytes)),
     }
 }

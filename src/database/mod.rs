@@ -6,6 +6,7 @@
 pub mod command;
 pub mod compare;
 pub mod export;
+pub mod inserts;
 pub mod mysql;
 pub mod pattern;
 pub mod postgres;
@@ -97,7 +98,8 @@ pub fn without_password(address: &str) -> String {
 /// The folder of the streams of a source: its name, or the last part of its address.
 pub fn stream_prefix(name: &str) -> String {
     let is_address = name.contains("://") || name.starts_with("sqlite:");
-    let last = name.trim_end_matches('/').rsplit(['/', ':']).next().filter(|_| is_address);
+    let place = if name.contains("://") { name.split('?').next().unwrap_or(name) } else { name };
+    let last = place.trim_end_matches('/').rsplit(['/', ':']).next().filter(|_| is_address);
     stream_part(last.unwrap_or(name))
 }
 
@@ -128,6 +130,7 @@ mod tests {
         assert_eq!(stream_part(".."), "%..");
         assert_eq!(stream_part("Größe"), "Größe");
         assert_eq!(stream_prefix("postgres://me@/run/pg:5432/shop"), "shop");
+        assert_eq!(stream_prefix("mysql://me@db/shop?socket=/run/s"), "shop");
         assert_eq!(stream_prefix("sqlite:/var/lib/app.db"), "app.db");
         assert_eq!(stream_prefix("a/b"), "a%2fb");
     }

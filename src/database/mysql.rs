@@ -2,6 +2,7 @@
 
 mod login;
 mod probe;
+mod rename;
 mod restore;
 
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use crate::backup::StreamSource;
 use crate::error::Result;
 use crate::format::name::Name;
 use crate::format::snapshot::SourceRef;
-use crate::settings::MysqlConfig;
+use crate::settings::{MysqlConfig, SecretRef};
 use crate::source::command::CommandInput;
 use crate::source::lazy::LazyInput;
 
@@ -22,9 +23,23 @@ pub use login::{Login, LoginFile};
 pub(super) use probe::probe;
 pub use restore::{Plan, RestoreOptions, plan, restore};
 
+/// A name in SQL.
+pub fn identifier(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+/// A text in SQL.
+pub fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
 /// Rows of one `INSERT` together: a small buffer keeps a changed row from shifting all that follow
 /// (one row deleted early: 0.2 % new bytes instead of 11 %).
 const NET_BUFFER: &str = "--net-buffer-length=8192";
+/// Texts as they are.
+const UTF8: &str = "--default-character-set=utf8mb4";
+/// A row may be as long as servers take it: the limit of the protocol.
+const MAX_PACKET: &str = "--max-allowed-packet=1G";
 
 /// Which of both servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +72,8 @@ pub struct Session {
     file: LoginFile,
     client: PathBuf,
     dump: PathBuf,
+    /// Variables that hold its password: not for the eyes of programs.
+    secret_variables: Vec<String>,
     /// What it says it is.
     pub version: String,
     /// Which of both.
@@ -87,8 +104,12 @@ impl Session {
         let client = find(["mariadb", "mysql"])?;
         let dump = find(["mariadb-dump", "mysqldump"])?;
         let file = login.write(&surroundings.temporary)?;
-        let mut session =
-            Self { login, file, client, dump, version: String::new(), flavor: Flavor::MySql };
+        let mut secret_variables = vec!["MYSQL_PWD".to_owned()];
+        if let Some(SecretRef::Env(name)) = &config.password {
+            secret_variables.push(name.clone());
+        }
+        let (version, flavor) = (String::new(), Flavor::MySql);
+        let mut session = Self { login, file, client, dump, secret_variables, version, flavor };
         session.version = session.value("SELECT VERSION()")?;
         session.flavor = Flavor::of(&session.version);
         Ok(session)
@@ -101,15 +122,20 @@ impl Session {
 
     fn program(&self, path: &PathBuf) -> Command {
         let mut command = Command::new(path);
-        // Must be the first option.
-        command.arg(format!("--defaults-extra-file={}", self.file.path().display()));
+        // Must be the first option. Only this file: what ~/.my.cnf says of hosts and passwords is
+        // read after an extra file and would lead to another server.
+        command.arg(format!("--defaults-file={}", self.file.path().display()));
+        command.arg(MAX_PACKET);
+        for name in &self.secret_variables {
+            command.env_remove(name);
+        }
         command
     }
 
     /// Runs SQL and gives its rows; columns are separated by tabs.
     pub fn query(&self, sql: &str) -> Result<Vec<String>, String> {
         let mut command = self.client();
-        command.args(["--batch", "--skip-column-names", "--default-character-set=utf8mb4"]);
+        command.args(["--batch", "--raw", "--skip-column-names", UTF8]);
         command.arg("--execute").arg(sql);
         let output =
             command.output().map_err(|error| format!("{}: {error}", self.client.display()))?;
@@ -131,10 +157,17 @@ impl Session {
         if !self.login.database.is_empty() {
             return Ok(vec![self.login.database.clone()]);
         }
-        self.query(
+        let found = self.query(
             "SELECT schema_name FROM information_schema.schemata WHERE schema_name NOT IN
              ('information_schema', 'performance_schema', 'mysql', 'sys') ORDER BY schema_name",
-        )
+        )?;
+        if found.is_empty() {
+            return Err(format!(
+                "{}: there is no database that this user may see",
+                self.login.address()
+            ));
+        }
+        Ok(found)
     }
 
     fn dump(&self, config: &MysqlConfig) -> Result<Command, String> {
@@ -146,7 +179,7 @@ impl Session {
             "--hex-blob",
             "--order-by-primary",
             NET_BUFFER,
-            "--default-character-set=utf8mb4",
+            UTF8,
             "--routines",
             "--events",
             "--triggers",
@@ -176,6 +209,9 @@ pub fn prepare(name: &str, config: &MysqlConfig, surroundings: &Surroundings) ->
             "{table} has no transactions (not InnoDB): rows that change meanwhile may be torn"
         ));
     }
+    for right in session.missing_rights().map_err(failed)? {
+        warnings.push(format!("this user has no right {right}: what needs it may be left out"));
+    }
     let command = session.dump(config).map_err(failed)?;
     let (version, engine) = (session.version.clone(), session.flavor.name());
     let stream = format!("{}/dump.sql", stream_prefix(name));
@@ -184,11 +220,13 @@ pub fn prepare(name: &str, config: &MysqlConfig, surroundings: &Surroundings) ->
     let input = LazyInput::new(move || {
         let input = CommandInput::start_quiet(command);
         let input = input.map_err(|error| format!("start the dump: {error}"))?;
-        Ok(Box::new(ScanInput::new(Box::new(input), &text, scanned)))
+        Ok(Box::new(ScanInput::dump(Box::new(input), &text, scanned)))
     });
     let closing = Name::new(format!("{}/catalogue.json", stream_prefix(name)));
     // The session lives until everything was read: the dump logs in by its file.
     let closing = catalogue_of(closing, vec![found], move |catalogue| {
+        // All of it: a closure takes no more than it names.
+        let session = &session;
         catalogue.server_version.clone_from(&session.version);
         session.flavor.name().clone_into(&mut catalogue.engine);
     });

@@ -15,8 +15,8 @@ use crate::store::pause::{Patience, Pause};
 use super::postgres::inspect::quote;
 use super::source_error;
 
-/// Says something of a line.
-pub type LineTest<'a> = &'a dyn Fn(&[u8]) -> bool;
+/// What to put in place of a line; none where it stays as it is.
+pub type LineEdit<'a> = &'a dyn Fn(&[u8]) -> Option<Vec<u8>>;
 
 /// A part of what is poured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,25 +32,23 @@ pub enum Piece {
 /// How much is kept of what a program says.
 const MAX_SAID: u64 = 4096;
 
-/// Pours pieces of a stream into a program, which must end well. With `drop_line`, lines for which it
-/// says so are left out.
+/// Pours pieces of a stream into a program, which must end well. With `edit`, lines are replaced.
 pub fn pour(
     repository: &Repository,
     stream: &StreamEntry,
     pieces: &[Piece],
     command: Command,
-    drop_line: Option<LineTest<'_>>,
+    edit: Option<LineEdit<'_>>,
     progress: &Progress,
 ) -> Result<()> {
     let program = command.get_program().display().to_string();
     let mut running = Running::start(command, &program)?;
     let pipe = running.take_stdin();
     let mut target = WriterTarget { writer: pipe, name: program.clone() };
-    let fed = match drop_line {
+    let fed = match edit {
         None => feed(repository, stream, pieces, &mut target, progress),
-        Some(drop_line) => {
-            let mut lines =
-                Lines { target: &mut target, line: Vec::new(), is_long: false, drop_line };
+        Some(edit) => {
+            let mut lines = Lines { target: &mut target, line: Vec::new(), is_long: false, edit };
             feed(repository, stream, pieces, &mut lines, progress).and_then(|()| lines.finish())
         }
     };
@@ -115,22 +113,25 @@ pub fn pieces_of(catalogue: &Catalogue, tables: &[&Table], schema_only: bool) ->
     pieces
 }
 
-/// Passes whole lines on, but for some.
+/// Passes whole lines on, some of them changed.
 struct Lines<'a> {
     target: &'a mut dyn StreamTarget,
     line: Vec<u8>,
     /// The current line is so long that its start was passed on already.
     is_long: bool,
-    drop_line: LineTest<'a>,
+    edit: LineEdit<'a>,
 }
 
-/// Longer lines are never left out.
+/// Longer lines are never changed.
 const MAX_LINE: usize = 4096;
 
 impl Lines<'_> {
     fn finish(&mut self) -> Result<()> {
         let line = std::mem::take(&mut self.line);
-        if (self.drop_line)(&line) { Ok(()) } else { self.target.write(&line) }
+        match (self.edit)(&line) {
+            None => self.target.write(&line),
+            Some(other) => self.target.write(&other),
+        }
     }
 }
 

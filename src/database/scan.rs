@@ -15,20 +15,35 @@ pub struct ScanInput {
     scanner: Option<Scanner>,
     stream: String,
     found: Found,
-    /// A stream that is cut off is a failure.
-    must_be_complete: bool,
+    how: How,
+}
+
+/// What is asked of a stream.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// It is a dump that is known, and whole.
+    Dump,
+    /// If it is a dump, it is whole.
+    Whole,
+    /// Nothing.
+    Anything,
 }
 
 impl ScanInput {
     /// Looks at `input`, which becomes the stream `stream`.
     pub fn new(input: Box<dyn StreamInput>, stream: &str, found: Found) -> Self {
         let scanner = Some(Scanner::new());
-        Self { input, scanner, stream: stream.to_owned(), found, must_be_complete: true }
+        Self { input, scanner, stream: stream.to_owned(), found, how: How::Whole }
+    }
+
+    /// The same for what is made by a dump program: what is not recognised as its output is a failure.
+    pub fn dump(input: Box<dyn StreamInput>, stream: &str, found: Found) -> Self {
+        Self { how: How::Dump, ..Self::new(input, stream, found) }
     }
 
     /// The same for dumps that are to be stored even where they are cut off; then without a catalogue.
     pub fn lenient(input: Box<dyn StreamInput>, stream: &str, found: Found) -> Self {
-        Self { must_be_complete: false, ..Self::new(input, stream, found) }
+        Self { how: How::Anything, ..Self::new(input, stream, found) }
     }
 }
 
@@ -57,12 +72,15 @@ impl StreamInput for ScanInput {
     fn finish(&mut self) -> Result<(), String> {
         self.input.finish()?;
         let Some(mut scanned) = self.scanner.take().and_then(|it| it.finish(&self.stream)) else {
-            return Ok(());
+            return match self.how {
+                How::Dump => Err("the output is no dump that is known".to_owned()),
+                How::Whole | How::Anything => Ok(()),
+            };
         };
-        match (&scanned.complete, self.must_be_complete) {
+        match (&scanned.complete, self.how) {
             (Ok(()), _) => {}
-            (Err(what), true) => return Err(format!("the dump is cut off: {what}")),
-            (Err(_), false) => return Ok(()),
+            (Err(_), How::Anything) => return Ok(()),
+            (Err(what), _) => return Err(format!("the dump is cut off: {what}")),
         }
         complete(&mut scanned);
         *self.found.lock().expect("no panics here") = Some(scanned);

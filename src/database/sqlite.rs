@@ -1,24 +1,27 @@
 //! SQLite: a consistent copy by the online backup API, looked at before it is stored.
 //! <https://www.sqlite.org/backup.html>
 
+mod restore;
+
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use bytes::Bytes;
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
-use super::postgres::restore::Origin;
 use super::{Prepared, Surroundings, source_error, stream_prefix};
 use crate::backup::{ClosingStream, StreamSource};
 use crate::catalogue::{Catalogue, Encoding, Mode, Table};
 use crate::error::{Error, Result};
 use crate::format::name::Name;
 use crate::format::snapshot::SourceRef;
-use crate::progress::Progress;
-use crate::restore::{WriterTarget, copy_stream};
 use crate::settings::{SqliteCheck, SqliteConfig};
 use crate::source::file::FileInput;
+
+pub use restore::{refuse, restore};
 
 /// How long writers of another process are waited for.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
@@ -36,7 +39,8 @@ pub fn prepare(name: &str, config: &SqliteConfig, surroundings: &Surroundings) -
     })?;
     let copy = folder.path().join("copy");
     copy_database(&config.path, &copy).map_err(|error| failed(format!("{path}: {error}")))?;
-    let connection = open(&copy).map_err(|error| failed(format!("the copy of {path}: {error}")))?;
+    let connection =
+        open_copy(&copy).map_err(|error| failed(format!("the copy of {path}: {error}")))?;
     check(&connection, config.check).map_err(|error| failed(format!("{path}: {error}")))?;
     let file_name = config.path.file_name().map(|it| it.to_string_lossy().into_owned());
     let stream = format!("{}/{}", stream_prefix(name), file_name.as_deref().unwrap_or("database"));
@@ -82,6 +86,16 @@ pub fn open(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// Opens a copy that nobody else knows: nothing is made beside it, whatever its mode.
+pub fn open_copy(path: &Path) -> rusqlite::Result<Connection> {
+    let encoded = percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC);
+    let uri = format!("file:{encoded}?immutable=1");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(uri, flags)
+}
+
 /// Copies a database as it is at one moment, whoever writes meanwhile. All pages in one step: a copy in
 /// several would begin again with each write of another process.
 pub fn copy_database(from: &Path, to: &Path) -> rusqlite::Result<()> {
@@ -104,7 +118,6 @@ pub fn copy_database(from: &Path, to: &Path) -> rusqlite::Result<()> {
             }
         }
     }
-    // The copy of a database in WAL mode is in WAL mode too; it must not need files beside it.
     target.close().map_err(|(_, error)| error)
 }
 
@@ -119,7 +132,13 @@ pub fn check(connection: &Connection, how: SqliteCheck) -> Result<(), String> {
         let mut statement = connection.prepare(&format!("PRAGMA {pragma}(3)"))?;
         statement.query_map([], |row| row.get(0))?.collect()
     };
-    match look().map_err(|error| format!("{pragma}: {error}"))?.as_slice() {
+    let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DatabaseCorrupt) => {
+            format!("the database is damaged ({pragma}): {error}")
+        }
+        _ => format!("{pragma}: {error}"),
+    };
+    match look().map_err(failed)?.as_slice() {
         [only] if only == "ok" => Ok(()),
         found => Err(format!("the database is damaged ({pragma}): {}", found.join("; "))),
     }
@@ -131,6 +150,13 @@ fn catalogue(connection: &Connection, path: &Path, stream: &str) -> rusqlite::Re
     let mut all = blake3::Hasher::new();
     for table in &tables {
         all.update(table.schema_hash.as_bytes());
+    }
+    let mut views = connection.prepare(
+        "SELECT sql FROM sqlite_schema WHERE tbl_name NOT IN
+         (SELECT name FROM sqlite_schema WHERE type = 'table') ORDER BY type, name",
+    )?;
+    for sql in views.query_map([], |row| row.get::<_, Option<String>>(0))? {
+        all.update(sql?.unwrap_or_default().as_bytes()).update(&[0]);
     }
     Ok(Catalogue {
         version: 1,
@@ -183,59 +209,6 @@ pub fn tables(connection: &Connection, stream: &str) -> rusqlite::Result<Vec<Tab
         });
     }
     Ok(tables)
-}
-
-/// Puts a database back into a file: beside it first, then in its place. Returns the number of tables.
-/// A file that is there is replaced only where its name is confirmed.
-pub fn restore(
-    origin: &Origin<'_>,
-    path: &Path,
-    overwrite: Option<&str>,
-    progress: &Progress,
-) -> Result<usize> {
-    let io = |action: &'static str, path: &Path, source| Error::Io {
-        action,
-        path: path.display().to_string(),
-        source,
-    };
-    let name = path.file_name().map(|it| it.to_string_lossy().into_owned()).unwrap_or_default();
-    if path.symlink_metadata().is_ok() && overwrite != Some(name.as_str()) {
-        let path = path.display();
-        let text = format!("{path} is there already: confirm it with --yes-overwrite {name}");
-        return Err(Error::Conflict(text));
-    }
-    let stream = origin.snapshot.stream(origin.catalogue.schema_stream.as_bytes());
-    let stream = stream.ok_or_else(|| Error::Missing {
-        what: format!("stream {}", origin.catalogue.schema_stream),
-    })?;
-    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let file = tempfile::Builder::new().prefix(".restow-").tempfile_in(folder);
-    let file = file.map_err(|source| io("make a file in", folder, source))?;
-    let mut target =
-        WriterTarget { writer: file.as_file(), name: file.path().display().to_string() };
-    copy_stream(origin.repository, stream, &mut target, progress)?;
-    file.as_file().sync_all().map_err(|source| io("sync", file.path(), source))?;
-    let failed = |error: String| source_error(&path.display().to_string(), error);
-    let connection = open(file.path()).map_err(|error| failed(error.to_string()))?;
-    check(&connection, SqliteCheck::Full).map_err(failed)?;
-    let tables = tables(&connection, "").map_err(|error| failed(error.to_string()))?;
-    compare(&origin.catalogue.tables, &tables).map_err(failed)?;
-    drop(connection);
-    // Pages that wait in files beside the old one must not get into the new one.
-    for suffix in ["-wal", "-shm", "-journal"] {
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(suffix);
-        match std::fs::remove_file(&beside) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(io("remove", Path::new(&beside), error));
-            }
-            _ => {}
-        }
-    }
-    file.persist(path).map_err(|error| io("put in place", path, error.error))?;
-    let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    synced.map_err(|source| io("sync", folder, source))?;
-    Ok(tables.len())
 }
 
 /// Whether the tables are those that were read.

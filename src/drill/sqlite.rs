@@ -30,7 +30,7 @@ pub fn hold(drill: &Drill<'_>, catalogue: &Catalogue, report: &mut Report) -> Re
     let detail = "integrity_check: ok".to_owned();
     report.checks.push(Check { what: "integrity".into(), detail });
     let started = Instant::now();
-    let connection = sqlite::open(&path);
+    let connection = sqlite::open_copy(&path);
     let connection = connection.map_err(|error| Stop::failed(FailureKind::Restore, error))?;
     let checked = engine::check(drill, catalogue, &mut Database(connection), report);
     add_phase(report, "check", started.elapsed().as_secs_f64());

@@ -256,7 +256,8 @@ fn every_command_prints_what_the_page_says() {
     for (section, Section { fields, optional, .. }) in &observer.sections {
         // These need a terminal's time, an error or a kernel; they are looked at elsewhere.
         // Those about servers are looked at in the tests of databases.
-        let elsewhere = ["errors", "progress", "mount", "restore --into", "rows diff", "drill list"];
+        let elsewhere =
+            ["errors", "progress", "mount", "restore --into", "rows diff", "drill list"];
         if elsewhere.contains(&section.as_str()) {
             continue;
         }

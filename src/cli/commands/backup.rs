@@ -14,7 +14,7 @@ use restow::format::name::Name;
 use restow::format::snapshot::UnpackedStream;
 use restow::repository::snapshots::Filter;
 use restow::repository::{InitOptions, Repository};
-use restow::settings::duration;
+use restow::settings::{SourceConfig, duration};
 use restow::source::StreamInput;
 use restow::source::command::CommandInput;
 use restow::source::file::FileInput;
@@ -107,20 +107,13 @@ pub fn run(global: &Global, args: BackupArgs) -> Result<u8> {
     check(&args)?;
     let Some(wanted) = &args.source else {
         let job = Job { files: args.files.source(global.verbose > 0)?, ..sources(&args)? };
-        return back_up_job(global, &args, job);
+        return back_up_job(global, &args, job).map(|done| done.code);
     };
     let (name, config, global) = global.source(wanted)?;
     let _lock = backup_source::lock(&global, &name, &args)?;
-    backup_source::hook(&config.common.before, &name, "", "")?;
     let on_error = config.common.on_error.clone();
-    let after = config.common.after.clone();
-    let ran = backup_source::job(&name, config, global.verbose > 0)
-        .and_then(|job| back_up_job(&global, &args, job));
-    match ran {
-        Ok(code) => {
-            backup_source::hook(&after, &name, "latest", "")?;
-            Ok(code)
-        }
+    match back_up_source(&global, &args, &name, config) {
+        Ok(code) => Ok(code),
         Err(error) => {
             if let Err(failed) = backup_source::hook(&on_error, &name, "", &error.to_string()) {
                 eprintln!("warning: {failed}");
@@ -130,8 +123,31 @@ pub fn run(global: &Global, args: BackupArgs) -> Result<u8> {
     }
 }
 
-fn back_up_job(global: &Global, args: &BackupArgs, job: Job) -> Result<u8> {
-    let hold = args.hold.as_deref().map(held_until).transpose()?;
+/// A backup between its hooks. One that fails runs nothing of what comes after it.
+fn back_up_source(
+    global: &Global,
+    args: &BackupArgs,
+    name: &str,
+    config: SourceConfig,
+) -> Result<u8> {
+    backup_source::hook(&config.common.before, name, "", "")?;
+    let after = config.common.after.clone();
+    let job = backup_source::job(name, config, global.verbose > 0)?;
+    let done = back_up_job(global, args, job)?;
+    backup_source::hook(&after, name, &done.snapshot, "")?;
+    Ok(done.code)
+}
+
+/// What came of a backup.
+struct Done {
+    code: u8,
+    /// The id of the snapshot; empty for a dry run.
+    snapshot: String,
+}
+
+fn back_up_job(global: &Global, args: &BackupArgs, job: Job) -> Result<Done> {
+    let begun = args.time.unwrap_or_else(|| SystemClock.now());
+    let hold = args.hold.as_deref().map(|text| held_until(text, begun)).transpose()?;
     let repository = open_or_create(global, args)?;
     let Job { streams, unpacked, jobs, closing, files, source, warnings, common } = job;
     let tags = args.tag.iter().flat_map(|list| split_tags(list));
@@ -163,7 +179,10 @@ fn back_up_job(global: &Global, args: &BackupArgs, job: Job) -> Result<u8> {
     if args.verify && report.name.is_some() {
         verify(global, &repository, &report)?;
     }
-    Ok(if report.problems.is_empty() { 0 } else { INCOMPLETE })
+    Ok(Done {
+        code: if report.problems.is_empty() { 0 } else { INCOMPLETE },
+        snapshot: report.name.map(|name| name.to_hex()).unwrap_or_default(),
+    })
 }
 
 /// Reads a snapshot back.
@@ -177,16 +196,15 @@ fn verify(global: &Global, repository: &Repository, report: &Report) -> Result<(
     Ok(())
 }
 
-/// The end of a hold: none for one that ends only when it is released.
-fn held_until(text: &str) -> Result<Option<jiff::Timestamp>, Error> {
+/// The end of a hold that begins with its snapshot: none for one that ends only when it is released.
+fn held_until(text: &str, begun: jiff::Timestamp) -> Result<Option<jiff::Timestamp>, Error> {
     if text.is_empty() {
         return Ok(None);
     }
     let bad = || Error::Usage(format!("--hold {text}: write a time as 30d, 12h or 45m"));
     let length = duration(text).ok_or_else(bad)?;
     let length = jiff::SignedDuration::try_from(length).map_err(|_| bad())?;
-    let until = SystemClock.now().checked_add(length);
-    until.map(Some).map_err(|_| bad())
+    begun.checked_add(length).map(Some).map_err(|_| bad())
 }
 
 fn check(args: &BackupArgs) -> Result<(), Error> {

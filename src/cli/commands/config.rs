@@ -30,6 +30,9 @@ pub fn run(global: &Global, args: ConfigArgs) -> Result<u8> {
                 )
                 .into());
             };
+            if let Some(kept) = &settings.retention {
+                super::forget::configured(kept, false)?;
+            }
             let (repositories, sources) = (settings.repositories.len(), settings.sources.len());
             if global.json {
                 let names: Vec<&String> = settings.sources.keys().collect();

@@ -13,6 +13,7 @@ use restow::repository::snapshots::{Filter, NamedSnapshot};
 use restow::retention::group::GroupBy;
 use restow::retention::span::Length;
 use restow::retention::{Count, FUTURE, Policy};
+use restow::settings::RetentionConfig;
 use restow::tag::hold;
 
 use super::prune::HowArgs;
@@ -22,7 +23,8 @@ use crate::cli::{Global, output};
 /// Forget snapshots by id or by a policy; prune frees their space
 ///
 /// Without ids, a policy decides about the snapshots of each group: whatever one of its rules keeps
-/// is kept. Days, weeks, months and years are those of --time-zone.
+/// is kept; where none is given, that of [retention] in the configuration file. Days, weeks, months and
+/// years are those of --time-zone.
 #[derive(Args)]
 pub struct ForgetArgs {
     /// Snapshots to forget, to hold or to release
@@ -149,7 +151,13 @@ pub fn run(global: &Global, args: ForgetArgs) -> Result<u8> {
         }
         return change_hold(global, &args, &repository, &named);
     }
-    let policy = args.keep.policy(&repository, args.allow_empty)?;
+    let mut policy = args.keep.policy(&repository, args.allow_empty)?;
+    if policy.is_empty() && named.is_empty() {
+        let settings = global.settings()?;
+        if let Some(kept) = settings.and_then(|settings| settings.retention) {
+            policy = configured(&kept, args.allow_empty)?;
+        }
+    }
     let names: BTreeSet<ObjectName> = if !named.is_empty() {
         if !policy.is_empty() {
             let text = "ids and a policy do not go together: forget one or the other";
@@ -157,8 +165,8 @@ pub fn run(global: &Global, args: ForgetArgs) -> Result<u8> {
         }
         named.iter().map(|named| named.name).collect()
     } else if policy.is_empty() {
-        let text =
-            "nothing says what to keep: name snapshots, or give a policy such as --keep-daily 7";
+        let text = "nothing says what to keep: name snapshots, give a policy such as --keep-daily 7, or \
+                    write [retention] in the configuration file";
         return Err(Error::Usage(text.into()).into());
     } else {
         let zone = zone(&args)?;
@@ -179,6 +187,26 @@ pub fn run(global: &Global, args: ForgetArgs) -> Result<u8> {
         return args.how.run(global, &repository, args.dry_run, args.allow_empty, ignored);
     }
     Ok(0)
+}
+
+/// The policy of the configuration file.
+pub fn configured(kept: &RetentionConfig, allow_empty: bool) -> Result<Policy> {
+    let count = |count: Option<u32>| count.filter(|it| *it > 0).map_or(Count::None, Count::Some);
+    Ok(Policy {
+        last: count(kept.keep_last),
+        periods: [
+            kept.keep_hourly,
+            kept.keep_daily,
+            kept.keep_weekly,
+            kept.keep_monthly,
+            kept.keep_yearly,
+        ]
+        .map(count),
+        within: kept.keep_within.as_deref().map(str::parse).transpose()?,
+        tags: kept.keep_tag.iter().map(|list| split_tags(list)).collect(),
+        allow_empty,
+        ..Policy::default()
+    })
 }
 
 fn zone(args: &ForgetArgs) -> Result<TimeZone> {

@@ -25,6 +25,7 @@ mod prune;
 mod repair;
 mod restore;
 mod restore_into;
+mod restore_other;
 mod rows;
 mod snapshots;
 mod source;

@@ -3,17 +3,17 @@ use std::io::{IsTerminal, Write};
 use anyhow::Result;
 use clap::Args;
 use restow::catalogue::{Catalogue, Mode};
-use restow::database::pattern::Patterns;
 use restow::database::postgres::dsn::Dsn;
 use restow::database::postgres::restore as postgres;
 use restow::database::postgres::restore::{Origin, RestoreOptions, Step, Verdict};
 use restow::database::verify::catalogues;
-use restow::database::{mysql, pour, sqlite, without_password};
+use restow::database::{pour, without_password};
 use restow::error::Error;
 use restow::repository::Repository;
 use restow::repository::snapshots::{Filter, NamedSnapshot};
 use restow::settings::{SourceConfig, SourceKind, ad_hoc};
 
+use super::restore_other as other;
 use crate::cli::{Global, interrupt, output, sources};
 
 /// Where a database goes, and what of it.
@@ -28,31 +28,31 @@ pub struct IntoArgs {
     source: Option<String>,
     /// The database to restore into, instead of the one that the address names
     #[arg(long, value_name = "NAME")]
-    database: Option<String>,
+    pub(super) database: Option<String>,
     /// Make the database first
     #[arg(long, conflicts_with = "clean")]
-    create: bool,
+    pub(super) create: bool,
     /// Drop first what the snapshot holds, with everything that depends on it
     #[arg(long)]
     clean: bool,
     /// Only this table, SCHEMA.TABLE; * and ? stand for letters (may be given several times)
     #[arg(long, value_name = "TABLE")]
-    table: Vec<String>,
+    pub(super) table: Vec<String>,
     /// Restore the tables into this schema, beside those that are there: rows, keys and indexes
     #[arg(long, value_name = "SCHEMA", requires = "table")]
     into_schema: Option<String>,
     /// Definitions only
     #[arg(long, conflicts_with = "data_only")]
-    schema_only: bool,
+    pub(super) schema_only: bool,
     /// Rows only, into tables that are there
     #[arg(long)]
-    data_only: bool,
+    pub(super) data_only: bool,
     /// Tables loaded and indexes built at a time
     #[arg(short, long, value_name = "N", default_value = "2")]
     jobs: u16,
     /// The name of the database that may be overwritten; asked for on a terminal where it is needed
     #[arg(long, value_name = "NAME")]
-    yes_overwrite: Option<String>,
+    pub(super) yes_overwrite: Option<String>,
     /// The stream, where the snapshot has several dumps
     #[arg(long, value_name = "STREAM")]
     stream: Option<String>,
@@ -66,6 +66,26 @@ pub struct How {
 }
 
 impl IntoArgs {
+    /// Refuses options that restores of an engine do not have: passing over them would do what was not
+    /// asked for.
+    pub(super) fn only(&self, engine: &str, known: &[&str]) -> Result<(), Error> {
+        let given = [
+            ("--database", self.database.is_some()),
+            ("--create", self.create),
+            ("--clean", self.clean),
+            ("--table", !self.table.is_empty()),
+            ("--into-schema", self.into_schema.is_some()),
+            ("--schema-only", self.schema_only),
+            ("--data-only", self.data_only),
+        ];
+        match given.iter().find(|(name, is_given)| *is_given && !known.contains(name)) {
+            Some((name, _)) => {
+                Err(Error::Usage(format!("{name} does not go with a restore of {engine}")))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The name of the source in snapshots, and these options with its repository.
     pub fn source(&self, global: &Global) -> Result<(Global, Option<String>)> {
         match &self.source {
@@ -114,7 +134,7 @@ pub fn run(
     let destination = args.destination(global)?;
     let all = catalogues(repository, &named.snapshot)?;
     if let SourceKind::Command(config) = &destination {
-        return into_command(repository, named, &config.restore, args, how);
+        return other::command(global, repository, named, &config.restore, args, how);
     }
     let catalogue = choose(named, &all, args)?;
     let origin = Origin { repository, snapshot: &named.snapshot, catalogue };
@@ -129,27 +149,9 @@ pub fn run(
                 _ => into_postgres(global, &origin, options, how),
             }
         }
-        (SourceKind::Sqlite(config), "sqlite") => into_sqlite(global, &origin, config, args, how),
+        (SourceKind::Sqlite(config), "sqlite") => other::sqlite(global, &origin, config, args, how),
         (SourceKind::Mysql(config), "mysql" | "mariadb") => {
-            let options = mysql::RestoreOptions {
-                database: args.database.clone(),
-                create: args.create,
-                tables: args.table.clone(),
-                schema_only: args.schema_only,
-                overwrite: args.yes_overwrite.clone(),
-            };
-            let surroundings = sources::surroundings();
-            let plan = mysql::plan(&origin, config, &options, &surroundings)?;
-            if how.dry_run {
-                output::line(plan.describe())?;
-                return Ok(0);
-            }
-            let progress = interrupt::progress();
-            let shown = output::Display::start(global, &progress);
-            mysql::restore(&origin, config, &options, &surroundings, &progress)?;
-            drop(shown);
-            say(global, plan.describe())?;
-            Ok(0)
+            other::mysql(global, &origin, config, args, how)
         }
         (_, engine) => {
             let text = format!("a snapshot of {engine} cannot be restored into that");
@@ -177,7 +179,7 @@ pub fn refuse_any(repository: &Repository, filter: &Filter) -> Result<()> {
     Err(Error::Usage(text).into())
 }
 
-fn say(global: &Global, text: impl std::fmt::Display) -> Result<()> {
+pub(super) fn say(global: &Global, text: impl std::fmt::Display) -> Result<()> {
     if !global.quiet {
         output::line(text)?;
     }
@@ -283,6 +285,11 @@ fn ask_name(plan: &postgres::Plan) -> Result<String> {
     if let Some(check) = plan.refusal() {
         eprintln!("{}", check.detail);
     }
+    typed_name()
+}
+
+/// Asks for the name of what is to be overwritten.
+pub(super) fn typed_name() -> Result<String> {
     eprint!("type the name of the database to overwrite: ");
     std::io::stderr().flush()?;
     let mut line = String::new();
@@ -375,69 +382,5 @@ fn into_psql(
     pour::pour(origin.repository, stream, &pieces, command, None, &progress)?;
     drop(shown);
     say(global, format!("{} restored by psql", options.database()))?;
-    Ok(0)
-}
-
-fn into_sqlite(
-    global: &Global,
-    origin: &Origin<'_>,
-    config: &restow::settings::SqliteConfig,
-    args: &IntoArgs,
-    how: How,
-) -> Result<u8> {
-    let patterns = Patterns::new(&args.table);
-    if !patterns.is_empty() {
-        let text = "a table of SQLite cannot be restored alone: restore the file beside the live one and \
-                    copy its rows with ATTACH";
-        return Err(Error::Usage(text.into()).into());
-    }
-    let path = config.path.display().to_string();
-    let overwrite = args.yes_overwrite.as_deref();
-    let progress = interrupt::progress();
-    if how.dry_run {
-        output::line(format!("{path} would be written: {} tables", origin.catalogue.tables.len()))?;
-        return Ok(0);
-    }
-    let shown = output::Display::start(global, &progress);
-    let report = sqlite::restore(origin, &config.path, overwrite, &progress)?;
-    drop(shown);
-    say(global, format!("{path} restored: {report} tables, integrity_check ok"))?;
-    Ok(0)
-}
-
-/// Runs the restore command of the configuration, or the one that the snapshot remembers; never one that
-/// a write-only key may have put there.
-fn into_command(
-    repository: &Repository,
-    named: &NamedSnapshot,
-    argv: &[String],
-    args: &IntoArgs,
-    how: How,
-) -> Result<u8> {
-    let source = named.snapshot.source.as_ref();
-    let remembered = source.filter(|_| !named.snapshot.sealed).map(|it| &it.restore[..]);
-    let argv = if argv.is_empty() { remembered.unwrap_or_default() } else { argv };
-    let Some((program, rest)) = argv.split_first() else {
-        let text = "this source has no restore command: add restore = […] to it";
-        return Err(Error::Usage(text.into()).into());
-    };
-    let name = source.map_or("", |source| source.name.as_str());
-    let words = argv.join(" ");
-    if how.dry_run {
-        output::line(format!("it would be given to: {words}"))?;
-        return Ok(0);
-    }
-    if args.yes_overwrite.as_deref() != Some(name) {
-        let text =
-            format!("it would be given to '{words}': confirm it with --yes-overwrite {name}");
-        return Err(Error::Conflict(text).into());
-    }
-    let is_catalogue = |name| named.snapshot.catalogue.as_ref() == Some(name);
-    let stream = named.snapshot.streams.iter().find(|stream| !is_catalogue(&stream.name));
-    let stream = stream.ok_or_else(|| Error::Missing { what: "the stream".into() })?;
-    let mut command = std::process::Command::new(program);
-    command.args(rest);
-    let progress = interrupt::progress();
-    pour::pour(repository, stream, &[pour::Piece::Whole], command, None, &progress)?;
     Ok(0)
 }

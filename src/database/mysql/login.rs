@@ -84,9 +84,15 @@ impl Login {
                 text.push_str(&format!("{word}=\"{value}\"\n"));
             }
         };
-        put("host", &self.host);
-        put("port", &self.port);
-        put("socket", &self.socket);
+        if self.socket.is_empty() {
+            put("host", &self.host);
+            put("port", &self.port);
+            // Else the programs take localhost for the socket of whatever server has the usual one.
+            put("protocol", if self.port.is_empty() { "" } else { "tcp" });
+        } else {
+            put("socket", &self.socket);
+            put("protocol", "socket");
+        }
         put("user", &self.user);
         put("ssl-ca", &self.ssl_ca);
         put("password", self.password.as_ref().map_or("", |password| password));

@@ -1,20 +1,21 @@
 //! Whether a MariaDB or MySQL server can be backed up as it should.
 
-use super::Session;
+use super::{Session, literal};
 use crate::database::probe::Findings;
 use crate::database::{Surroundings, source_error};
 use crate::error::Result;
 use crate::settings::MysqlConfig;
 
+/// What is needed to read tables, views, triggers and events.
+const RIGHTS: [&str; 4] = ["SELECT", "SHOW VIEW", "TRIGGER", "EVENT"];
 const OWN: &str = "('information_schema', 'performance_schema', 'mysql', 'sys')";
 
 impl Session {
     /// The condition for tables of what is backed up.
     fn wanted(&self) -> String {
-        let database = self.login.database.replace('\\', "\\\\").replace('\'', "''");
-        match database.as_str() {
+        match self.login.database.as_str() {
             "" => format!("t.table_schema NOT IN {OWN}"),
-            database => format!("t.table_schema = '{database}'"),
+            database => format!("t.table_schema = {}", literal(database)),
         }
     }
 
@@ -27,6 +28,14 @@ impl Session {
              ORDER BY 1",
             self.wanted()
         ))
+    }
+
+    /// Rights that a dump of everything needs and this user does not have anywhere: without some of them
+    /// the dump program sees less and says nothing.
+    pub fn missing_rights(&self) -> Result<Vec<&'static str>, String> {
+        let grants = self.query("SHOW GRANTS")?.join(" ");
+        let has = |right: &str| grants.contains(right) || grants.contains("ALL PRIVILEGES");
+        Ok(RIGHTS.into_iter().filter(|right| !has(right)).collect())
     }
 
     fn tables_without_key(&self) -> Result<Vec<String>, String> {
@@ -54,24 +63,15 @@ pub(in crate::database) fn probe(
     found.fact(format!("connected to {address}: {version}"));
     found.fact(format!("dumps are made by {}", session.dump.display()));
     let databases = session.databases().map_err(failed)?;
-    match databases.len() {
-        0 => found.problem("there is no database that this user may see"),
-        count => found.fact(format!("{count} databases: {}", databases.join(", "))),
-    }
+    found.fact(format!("{} databases: {}", databases.len(), databases.join(", ")));
     for table in session.tables_without_transactions().map_err(failed)? {
         found.warning(format!("{table} is not InnoDB: rows that change meanwhile may be torn"));
     }
     for table in session.tables_without_key().map_err(failed)? {
         found.warning(format!("{table} has no primary key: it is read as it lies"));
     }
-    let grants = session.query("SHOW GRANTS").map_err(failed)?.join(" ");
-    let has = |right: &str| grants.contains(right) || grants.contains("ALL PRIVILEGES");
-    for right in ["SELECT", "SHOW VIEW", "TRIGGER", "LOCK TABLES", "EVENT"] {
-        if !has(right) {
-            found.problem(format!(
-                "the right {right} is missing: GRANT {right} ON *.* TO this user"
-            ));
-        }
+    for right in session.missing_rights().map_err(failed)? {
+        found.problem(format!("the right {right} is missing: GRANT {right} ON *.* TO this user"));
     }
     match session.value("SELECT @@log_bin").map_err(failed)?.as_str() {
         "1" => found.fact("the binary log is on: its place is kept"),
