@@ -72,6 +72,9 @@ impl Scratch {
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("LC_ALL", "C");
+        // A MariaDB server that starts removes what it takes for its own temporary tables from the folder
+        // of temporary files: another server's as well.
+        command.env("TMPDIR", &self.folder);
         command.env("HOME", &self.folder).stdin(Stdio::null());
         if let Some(RunAs { user, group }) = self.run_as {
             command.uid(user).gid(group);
