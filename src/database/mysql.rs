@@ -103,7 +103,7 @@ impl Session {
         };
         let client = find(["mariadb", "mysql"])?;
         let dump = find(["mariadb-dump", "mysqldump"])?;
-        let file = login.write(&surroundings.temporary)?;
+        let file = login.write()?;
         let mut secret_variables = vec!["MYSQL_PWD".to_owned()];
         if let Some(SecretRef::Env(name)) = &config.password {
             secret_variables.push(name.clone());

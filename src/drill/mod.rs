@@ -212,6 +212,7 @@ pub fn run(drill: &Drill<'_>) -> Result<Report> {
     }
     match held {
         Ok(()) => {}
+        Err(_) if drill.progress.is_interrupted() => return Err(Error::Interrupted),
         Err(Stop::Failed(failure)) => report.failure = Some(failure),
         Err(Stop::Error(error)) => return Err(error),
     }

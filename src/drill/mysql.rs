@@ -90,7 +90,8 @@ fn server(drill: &Drill<'_>) -> Result<(MysqlConfig, Scratch), Stop> {
     let daemon = find("mariadbd").or_else(|| find("mysqld")).ok_or_else(|| missing("mariadbd"))?;
     let install = find("mariadb-install-db");
     let run_as = RunAs::nobody().map_err(none)?;
-    let mut scratch = Scratch::make(&drill.surroundings.temporary, run_as).map_err(none)?;
+    let scratch = Scratch::make(&drill.surroundings.temporary, run_as).map_err(none)?;
+    let mut scratch = scratch.killed();
     let start = |error: String| Stop::failed(FailureKind::Start, error);
     let data = scratch.folder().join("data");
     match install {

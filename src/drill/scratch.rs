@@ -43,6 +43,8 @@ pub struct Scratch {
     folder: PathBuf,
     run_as: Option<RunAs>,
     server: Option<Child>,
+    /// Ends the server without ceremony: nothing in it is worth keeping.
+    end: Signal,
 }
 
 impl Scratch {
@@ -52,7 +54,7 @@ impl Scratch {
         let prefix = format!("{PREFIX}{}-", std::process::id());
         let folder = tempfile::Builder::new().prefix(&prefix).rand_bytes(4).tempdir_in(temporary);
         let folder = folder.map_err(|error| format!("{}: {error}", temporary.display()))?.keep();
-        let scratch = Self { folder, run_as, server: None };
+        let scratch = Self { folder, run_as, server: None, end: Signal::QUIT };
         let named = |error| format!("{}: {error}", scratch.folder.display());
         std::fs::set_permissions(&scratch.folder, Permissions::from_mode(0o700)).map_err(named)?;
         // While the folder is still ours alone: no link of somebody else's stands there.
@@ -62,6 +64,13 @@ impl Scratch {
             std::os::unix::fs::chown(&scratch.folder, Some(user), Some(group)).map_err(named)?;
         }
         Ok(scratch)
+    }
+
+    /// The same with a server that has no processes or shared memory to clear away, and that may pass over
+    /// any other signal while it starts.
+    pub fn killed(mut self) -> Self {
+        self.end = Signal::KILL;
+        self
     }
 
     /// The folder.
@@ -77,6 +86,9 @@ impl Scratch {
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("LC_ALL", "C");
+        // A MariaDB server that starts removes what it takes for its own temporary tables from the folder
+        // of temporary files: another server's as well.
+        command.env("TMPDIR", &self.folder);
         command.env("HOME", &self.folder).stdin(Stdio::null());
         if let Some(RunAs { user, group }) = self.run_as {
             command.uid(user).gid(group);
@@ -132,9 +144,8 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Some(server) = &mut self.server {
-            // An end without ceremony: nothing in it is worth keeping.
             if let Some(pid) = Pid::from_raw(server.id() as i32) {
-                let _ = kill_process(pid, Signal::QUIT);
+                let _ = kill_process(pid, self.end);
             }
             let waiter = Patience::new(|| false);
             let started = Instant::now();

@@ -1,7 +1,8 @@
 //! MariaDB as a source: what is backed up comes back, whatever happens meanwhile.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use crate::mariadb::{MariaDb, script};
 use crate::support::*;
@@ -381,7 +382,7 @@ fn tables_are_listed_compared_and_written_one_by_one() {
 fn a_piped_dump_is_understood() {
     let (server, program) = (MariaDb::start(), Program::initialized());
     server.sql("", SHOP);
-    let mut dump = std::process::Command::new("mariadb-dump");
+    let mut dump = Command::new("mariadb-dump");
     dump.args(["--no-defaults", "-uroot", "--single-transaction", "--routines", "shop"]);
     let dump = dump.arg(format!("--socket={}", server.socket().display())).output().unwrap();
     program.ok(&["backup", "--stdin", "--stdin-filename", "shop.sql"], &dump.stdout);
@@ -399,8 +400,8 @@ fn a_piped_dump_is_understood() {
     assert!(program.fails(&["tables"], b"", 2).contains("no database"));
 }
 
-/// Runs a drill in a folder of its own and gives its exit code and what it said, in JSON.
-fn drill(program: &Program, config: &str, name: &str) -> (Option<i32>, serde_json::Value) {
+/// A drill whose temporary files have a folder of their own.
+fn drill_command(program: &Program, config: &str, name: &str) -> (Command, PathBuf) {
     let temporary = program.path("temporary");
     std::fs::create_dir_all(&temporary).unwrap();
     let allow = |path: &Path, mode| {
@@ -411,16 +412,48 @@ fn drill(program: &Program, config: &str, name: &str) -> (Option<i32>, serde_jso
     allow(&temporary, 0o777);
     let mut command = program.command(&["--json", "--config", config, "drill", "run", name]);
     command.env("TMPDIR", &temporary);
-    let output = feed(command, b"");
-    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "something was left behind");
+    (command, temporary)
+}
+
+fn nothing_is_left(temporary: &Path) {
+    assert_eq!(std::fs::read_dir(temporary).unwrap().count(), 0, "something was left behind");
     for process in std::fs::read_dir("/proc").unwrap().flatten() {
         let cwd = std::fs::read_link(process.path().join("cwd")).unwrap_or_default();
-        assert!(!cwd.starts_with(&temporary), "a process was left behind");
+        assert!(!cwd.starts_with(temporary), "a process was left behind");
     }
+}
+
+/// Runs a drill and gives its exit code and its report.
+fn drill(program: &Program, config: &str, name: &str) -> (Option<i32>, serde_json::Value) {
+    let (command, temporary) = drill_command(program, config, name);
+    let output = feed(command, b"");
+    nothing_is_left(&temporary);
     let said = text(&output.stdout);
     let report = said.lines().find(|line| line.contains("\"drill\""));
     let report = report.unwrap_or_else(|| panic!("{said}{}", text(&output.stderr)));
     (output.status.code(), serde_json::from_str(report).unwrap())
+}
+
+#[test]
+fn a_drill_that_is_stopped_leaves_nothing() {
+    let (server, program) = (MariaDb::start(), Program::initialized());
+    server.sql("", "CREATE DATABASE d; CREATE TABLE d.t (id INT PRIMARY KEY)");
+    let config = configured(&program, &source(&server, "d"));
+    program.ok(&["--config", &config, "backup", "--source", "shop"], b"");
+    let (mut command, temporary) = drill_command(&program, &config, "shop");
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    let is_up = || {
+        let folders = std::fs::read_dir(&temporary).unwrap().flatten();
+        folders.map(|folder| folder.path().join("log")).any(|log| log.exists())
+    };
+    while !is_up() && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    let id = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    nothing_is_left(&temporary);
+    assert!(text_of(&program, &["--json", "drill", "list"]).is_empty());
 }
 
 #[test]

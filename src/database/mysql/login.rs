@@ -1,10 +1,13 @@
 //! How to reach a MariaDB or MySQL server, and the file that tells its client programs.
 
+use std::fs::{File, Permissions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
+use rustix::fs::{MemfdFlags, memfd_create};
 use zeroize::Zeroizing;
 
 use crate::database::Surroundings;
@@ -72,11 +75,8 @@ impl Login {
         format!("mysql://{}@{place}{port}/{}", self.user, self.database)
     }
 
-    /// Writes the file that client programs read how to log in from; only its owner may.
-    pub fn write(&self, folder: &Path) -> Result<LoginFile, String> {
-        let folder = tempfile::Builder::new().prefix("restow-mysql-").tempdir_in(folder);
-        let folder = folder.map_err(|error| format!("make a temporary folder: {error}"))?;
-        let path = folder.path().join("login.cnf");
+    /// Writes the file that client programs read how to log in from.
+    pub fn write(&self) -> Result<LoginFile, String> {
         let mut text = Zeroizing::new(String::from("[client]\n"));
         let mut put = |word: &str, value: &str| {
             if !value.is_empty() {
@@ -96,24 +96,23 @@ impl Login {
         put("user", &self.user);
         put("ssl-ca", &self.ssl_ca);
         put("password", self.password.as_ref().map_or("", |password| password));
-        let mut options = std::fs::OpenOptions::new();
-        let written = options.write(true).create_new(true).mode(0o600).open(&path);
-        let written = written.and_then(|mut file| file.write_all(text.as_bytes()));
-        written.map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(LoginFile { path, _folder: folder })
+        let failed = |error: std::io::Error| format!("a file in memory: {error}");
+        let file = memfd_create("restow-login", MemfdFlags::CLOEXEC);
+        let mut file = File::from(file.map_err(|error| failed(error.into()))?);
+        // One that others may write is passed over by the programs.
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
+        file.write_all(text.as_bytes()).map_err(failed)?;
+        Ok(LoginFile(file))
     }
 }
 
-/// The file, which goes with this.
-pub struct LoginFile {
-    path: PathBuf,
-    _folder: tempfile::TempDir,
-}
+/// The file. It is in memory alone: however this process ends, no password is left behind.
+pub struct LoginFile(File);
 
 impl LoginFile {
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Where programs of the same user find it while this process has it.
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()
     }
 }
 
