@@ -396,7 +396,10 @@ fn a_piped_dump_is_understood() {
     let into = server.dsn("whole");
     program.ok(&["restore", "--into", &into, "--create"], b"");
     assert_eq!(server.sql("whole", "SELECT COUNT(*) FROM orders"), "3");
-    program.ok(&["backup", "--stdin", "--stdin-filename", "cut"], &dump.stdout[..3000]);
+    let cut = ["backup", "--stdin", "--stdin-filename", "cut"];
+    let said = program.fails(&cut, &dump.stdout[..3000], 1);
+    assert!(said.contains("cut off"), "{said}");
+    program.ok(&[&cut[..], &["--allow-cut-off"]].concat(), &dump.stdout[..3000]);
     assert!(program.fails(&["tables"], b"", 2).contains("no database"));
 }
 
