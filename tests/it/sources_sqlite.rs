@@ -286,6 +286,7 @@ fn empty_databases_and_databases_in_wal_mode_are_copied() {
     let copy = restored(&program, "copy of empty.db");
     assert_eq!(ask(&copy, "SELECT count(*) FROM sqlite_schema"), "0");
 
+    let program = Program::initialized();
     let path = program.path("wal.db");
     let wal = "PRAGMA journal_mode = WAL; CREATE TABLE t (x); INSERT INTO t VALUES (5)";
     drop(database(&path, wal));
