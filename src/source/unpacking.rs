@@ -60,7 +60,8 @@ pub fn unpack(input: PeekedInput) -> (Box<dyn StreamInput>, Box<dyn StreamInput>
     let shared = Arc::new(Mutex::new(input));
     let unpacker = Unpacker::new(Shared(shared.clone()));
     let plain = PlainInput { unpacker, input: shared, sender: Some(sender), stopper };
-    let recipe = RecipeInput { receiver, piece: io::Cursor::default(), ended: false };
+    let ended = Err("its stream was not read to the end".to_owned());
+    let recipe = RecipeInput { receiver, piece: io::Cursor::default(), ended };
     (Box::new(plain), Box::new(recipe))
 }
 
@@ -72,8 +73,8 @@ impl Read for Shared {
     }
 }
 
-/// A piece of the recipe; none is its good end.
-type Piece = Option<Vec<u8>>;
+/// A piece of the recipe; none is its good end. Or why the input is not complete.
+type Piece = Result<Option<Vec<u8>>, String>;
 
 struct PlainInput {
     unpacker: Unpacker<Shared>,
@@ -95,15 +96,16 @@ impl StreamInput for PlainInput {
         let count = self.unpacker.read(buffer)?;
         let recipe = self.unpacker.take_recipe();
         if !recipe.is_empty() {
-            self.send(Some(recipe))?;
+            self.send(Ok(Some(recipe)))?;
         }
         Ok(count)
     }
 
     fn finish(&mut self) -> Result<(), String> {
         // Where the source failed, the recipe must not look complete either.
-        self.input.lock().expect("no panics here").finish()?;
-        self.send(None).map_err(|error| error.to_string())
+        let finished = self.input.lock().expect("no panics here").finish();
+        let sent = self.send(finished.clone().map(|()| None));
+        finished.and(sent.map_err(|error| error.to_string()))
     }
 
     fn stopper(&self) -> Option<Stopper> {
@@ -114,8 +116,8 @@ impl StreamInput for PlainInput {
 struct RecipeInput {
     receiver: Receiver<Piece>,
     piece: io::Cursor<Vec<u8>>,
-    /// All of it was given.
-    ended: bool,
+    /// Whether all of it was given, else why not.
+    ended: Result<(), String>,
 }
 
 impl StreamInput for RecipeInput {
@@ -126,9 +128,13 @@ impl StreamInput for RecipeInput {
                 count => return Ok(count),
             }
             match self.receiver.recv() {
-                Ok(Some(piece)) => self.piece = io::Cursor::new(piece),
-                Ok(None) => {
-                    self.ended = true;
+                Ok(Ok(Some(piece))) => self.piece = io::Cursor::new(piece),
+                Ok(Ok(None)) => {
+                    self.ended = Ok(());
+                    return Ok(0);
+                }
+                Ok(Err(why)) => {
+                    self.ended = Err(why);
                     return Ok(0);
                 }
                 Err(_) => return Ok(0),
@@ -137,6 +143,6 @@ impl StreamInput for RecipeInput {
     }
 
     fn finish(&mut self) -> Result<(), String> {
-        if self.ended { Ok(()) } else { Err("its stream was not read to the end".to_owned()) }
+        self.ended.clone()
     }
 }
