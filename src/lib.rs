@@ -5,15 +5,15 @@
 //! holds it to that:
 //!
 //! * [`id`], [`clock`], [`entropy`], [`progress`]: words that everybody uses.
-//! * [`catalogue`], [`chunker`], [`compress`], [`crypto`], [`mod@format`], [`delta`], [`unpack`]: pure. Bytes in, bytes out; time
-//!   and randomness are arguments.
+//! * [`catalogue`], [`chunker`], [`compress`], [`crypto`], [`mod@format`], [`delta`], [`unpack`]: pure.
+//!   Bytes in, bytes out; time and randomness are arguments.
 //! * [`store`], [`index`], [`source`]: the edges: where objects are, the local index, where streams
 //!   come from. They know nothing of each other.
 //! * [`error`], [`repository`]: objects, commit log and index put together.
 //! * [`retention`]: pure rules for which snapshots to keep.
 //! * [`settings`]: the configuration file.
-//! * [`backup`], [`restore`], [`check`], [`copy`], [`diff`], [`find`], [`forget`], [`mount`], [`prune`], [`repair`],
-//!   [`stats`], [`tag`]: one verb each. Options in, report out.
+//! * [`backup`], [`restore`], [`check`], [`copy`], [`diff`], [`find`], [`forget`], [`mount`], [`prune`],
+//!   [`repair`], [`stats`], [`tag`]: one verb each. Options in, report out.
 //!
 //! * [`database`]: databases as sources: their streams, their tables, putting them back.
 //! * [`drill`]: proof that a source restores.

@@ -66,7 +66,8 @@ pub fn literal(text: &str) -> String {
 pub const SETTINGS: &str = "SET DateStyle = ISO; SET IntervalStyle = postgres;
     SET extra_float_digits = 3; SET bytea_output = hex; SET synchronize_seqscans = off;
     SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0;
-    SET row_security = off; SET search_path = ''; SET client_min_messages = error; SET xmloption = content; SET jit = off";
+    SET row_security = off; SET search_path = ''; SET client_min_messages = error;
+    SET xmloption = content; SET jit = off";
 
 /// Makes a session fit for reading rows. The text encoding is the database's own, as in `pg_dump`.
 pub fn prepare(client: &mut Client) -> Result<(), PgError> {
