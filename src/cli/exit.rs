@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use restow::error::{Error, ErrorKind};
 
-use super::{Global, output};
+use super::{Global, interrupt, output};
 
 /// A snapshot was made, but some files are not in it as they should be.
 pub const INCOMPLETE: u8 = 3;
@@ -21,7 +21,12 @@ pub fn report(error: &anyhow::Error, global: &Global) -> ExitCode {
         return ExitCode::from(1);
     }
     let known = error.downcast_ref::<Error>();
-    let code = known.map_or(1, |error| code_of(error.kind()));
+    let code = match known.map_or(ErrorKind::Failed, Error::kind) {
+        // What fails after it was asked to stop most likely fails because of that.
+        ErrorKind::Failed if interrupt::progress().is_interrupted() => ErrorKind::Interrupted,
+        kind => kind,
+    };
+    let code = code_of(code);
     let text = describe(error);
     let hint = known.and_then(Error::hint);
     let mut stderr = std::io::stderr().lock();

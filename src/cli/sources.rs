@@ -8,7 +8,7 @@ use restow::database::Surroundings;
 use restow::error::Error;
 use restow::settings::{SecretRef, Settings, SourceConfig, SourceKind, ad_hoc};
 
-use super::Global;
+use super::{Global, interrupt};
 
 /// Where the file is where nobody says.
 fn default_path() -> Option<PathBuf> {
@@ -25,6 +25,7 @@ pub fn surroundings() -> Surroundings {
         variables: Box::new(|name| std::env::var(name).ok()),
         path: std::env::var_os("PATH"),
         temporary: std::env::temp_dir(),
+        progress: interrupt::progress(),
     }
 }
 

@@ -21,12 +21,14 @@ pub mod verify;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
 use crate::backup::{ClosingStream, StreamSource};
 use crate::error::{Error, Result};
 use crate::format::snapshot::SourceRef;
+use crate::progress::Progress;
 use crate::settings::SecretRef;
 
 /// Looks up environment variables.
@@ -40,6 +42,8 @@ pub struct Surroundings {
     pub path: Option<OsString>,
     /// Room for temporary files.
     pub temporary: PathBuf,
+    /// Tells when to stop waiting for a server.
+    pub progress: Arc<Progress>,
 }
 
 impl Surroundings {

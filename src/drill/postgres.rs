@@ -25,7 +25,7 @@ pub fn hold(drill: &Drill<'_>, catalogue: &Catalogue, report: &mut Report) -> Re
     let mut server = phase(report, "start", || Server::start(drill, catalogue))?;
     report.server_version = server.version.clone();
     server.make_roles(&roles)?;
-    let mut options = RestoreOptions::new(server.dsn.clone());
+    let mut options = RestoreOptions::new(server.dsn.clone().stopped_by(drill.progress));
     options.database = Some(server.database.clone());
     options.create = true;
     options.no_tablespaces = true;
@@ -120,7 +120,7 @@ impl Server {
         catalogue: &Catalogue,
         report: &mut Report,
     ) -> Result<(), Stop> {
-        let dsn = self.dsn.clone().with_database(&self.database);
+        let dsn = self.dsn.clone().with_database(&self.database).stopped_by(drill.progress);
         let client = Client::connect(&dsn);
         let client = client.map_err(|error| Stop::failed(FailureKind::Restore, error))?;
         let mut database = Database(client);

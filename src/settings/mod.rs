@@ -4,6 +4,7 @@
 //! be passed over in what people trust with their data. Secrets are never in the file; it says
 //! where they are.
 
+mod kinds;
 mod parse;
 mod secret;
 
@@ -13,6 +14,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use kinds::{
+    CommandConfig, FilesConfig, MysqlConfig, PostgresConfig, PostgresMode, RowOrder, SourceKind,
+    SqliteCheck, SqliteConfig, ad_hoc,
+};
 pub use parse::nearest;
 pub use secret::SecretRef;
 
@@ -72,149 +77,6 @@ pub struct CommonConfig {
     pub after: Vec<String>,
     /// A command to run after one that failed.
     pub on_error: Vec<String>,
-}
-
-/// What kinds of sources there are.
-#[derive(Debug, Clone)]
-pub enum SourceKind {
-    /// `type = "sqlite"`
-    Sqlite(SqliteConfig),
-    /// `type = "postgres"`
-    Postgres(Box<PostgresConfig>),
-    /// `type = "mysql"`, also for MariaDB
-    Mysql(MysqlConfig),
-    /// `type = "command"`
-    Command(CommandConfig),
-    /// `type = "files"`
-    Files(FilesConfig),
-}
-
-/// A SQLite database.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SqliteConfig {
-    /// The database file.
-    pub path: PathBuf,
-    /// How to look whether it is sound before it is backed up.
-    #[serde(default)]
-    pub check: SqliteCheck,
-}
-
-/// What SQLite looks at.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SqliteCheck {
-    /// `PRAGMA integrity_check`
-    #[default]
-    Full,
-    /// `PRAGMA quick_check`
-    Quick,
-    /// Nothing.
-    None,
-}
-
-/// A PostgreSQL database.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PostgresConfig {
-    /// `postgres://USER@HOST:PORT/DATABASE?…` or words as libpq takes them.
-    pub dsn: String,
-    /// Where the password is, unless `PGPASSFILE` or the server asks for none.
-    pub password: Option<SecretRef>,
-    /// How to read it.
-    #[serde(default)]
-    pub mode: PostgresMode,
-    /// The order of rows in streams of tables.
-    #[serde(default)]
-    pub order: RowOrder,
-    /// Connections that read tables at the same time.
-    #[serde(default = "two")]
-    pub jobs: usize,
-    /// Only these tables, as patterns `SCHEMA.TABLE`; all where empty.
-    #[serde(default)]
-    pub tables: Vec<String>,
-    /// Not these.
-    #[serde(default)]
-    pub exclude_tables: Vec<String>,
-    /// Of these the definition, but no rows.
-    #[serde(default)]
-    pub exclude_data: Vec<String>,
-    /// Roles and tablespaces of the server as well.
-    #[serde(default = "yes")]
-    pub globals: bool,
-    /// Folder of `pg_dump` and the like; the newest that is installed and fits where not given.
-    pub bin_dir: Option<PathBuf>,
-}
-
-/// How a PostgreSQL database is read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PostgresMode {
-    /// A stream for each table with a primary key, and `pg_dump` for the rest.
-    #[default]
-    Tables,
-    /// One stream of `pg_dump -Fc -Z0`.
-    Dump,
-}
-
-/// The order of rows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RowOrder {
-    /// By primary key where an index gives it without sorting much, else as they lie.
-    #[default]
-    Auto,
-    /// By primary key.
-    Pk,
-    /// As they lie.
-    Heap,
-}
-
-/// A MariaDB or MySQL server.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MysqlConfig {
-    /// `mysql://USER@HOST:PORT/DATABASE`; all databases where none is named.
-    pub dsn: String,
-    /// Where the password is.
-    pub password: Option<SecretRef>,
-    /// Not these tables, as `DATABASE.TABLE`.
-    #[serde(default)]
-    pub exclude_tables: Vec<String>,
-    /// Folder of `mariadb-dump` or `mysqldump`.
-    pub bin_dir: Option<PathBuf>,
-}
-
-/// The output of a command.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CommandConfig {
-    /// The command and its arguments; no shell.
-    pub command: Vec<String>,
-    /// Name of the stream; the source's where not given.
-    pub stream: Option<String>,
-    /// Fewer bytes are a failure.
-    #[serde(default)]
-    pub min_bytes: u64,
-    /// The last line of the output must match this regular expression.
-    pub trailer: Option<String>,
-    /// A command that takes the stream on its standard input to restore it.
-    #[serde(default)]
-    pub restore: Vec<String>,
-}
-
-/// Files and directories.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FilesConfig {
-    /// What to back up.
-    pub paths: Vec<PathBuf>,
-    /// Patterns as those of gitignore.
-    #[serde(default)]
-    pub exclude: Vec<String>,
-    /// Stay in the file systems of the paths.
-    #[serde(default)]
-    pub one_file_system: bool,
 }
 
 /// `[retention]`: numbers and times as the options of `forget` of the same names.
@@ -287,10 +149,6 @@ fn two() -> usize {
     2
 }
 
-fn yes() -> bool {
-    true
-}
-
 impl Settings {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self> {
@@ -346,47 +204,6 @@ impl Settings {
     }
 }
 
-/// The kind of source that an address alone stands for.
-pub fn ad_hoc(address: &str) -> Option<SourceKind> {
-    if let Some(path) = address.strip_prefix("sqlite:") {
-        let path = path.strip_prefix("//").unwrap_or(path).into();
-        return Some(SourceKind::Sqlite(SqliteConfig { path, check: SqliteCheck::default() }));
-    }
-    let scheme = address.split_once("://")?.0;
-    match scheme {
-        "postgres" | "postgresql" => {
-            Some(SourceKind::Postgres(Box::new(PostgresConfig::new(address))))
-        }
-        "mysql" | "mariadb" => Some(SourceKind::Mysql(MysqlConfig::new(address))),
-        _ => None,
-    }
-}
-
-impl PostgresConfig {
-    /// All of a database, as it is done where nothing else is said.
-    pub fn new(dsn: &str) -> Self {
-        Self {
-            dsn: dsn.to_owned(),
-            password: None,
-            mode: PostgresMode::default(),
-            order: RowOrder::default(),
-            jobs: two(),
-            tables: Vec::new(),
-            exclude_tables: Vec::new(),
-            exclude_data: Vec::new(),
-            globals: true,
-            bin_dir: None,
-        }
-    }
-}
-
-impl MysqlConfig {
-    /// All of it, as it is done where nothing else is said.
-    pub fn new(dsn: &str) -> Self {
-        Self { dsn: dsn.to_owned(), password: None, exclude_tables: Vec::new(), bin_dir: None }
-    }
-}
-
 /// A length of time as `10m`, `36h`, `14d`.
 pub fn duration(text: &str) -> Option<Duration> {
     let at = text.find(|letter: char| !letter.is_ascii_digit())?;
@@ -400,4 +217,15 @@ pub fn duration(text: &str) -> Option<Duration> {
         _ => return None,
     };
     number.checked_mul(unit).map(Duration::from_secs)
+}
+
+/// Reads a length of time.
+fn time<'de, D>(deserializer: D) -> std::result::Result<Duration, D::Error>
+where
+    D: serde::Deserializer<'de>,
+{
+    let text = String::deserialize(deserializer)?;
+    duration(&text).ok_or_else(|| {
+        serde::de::Error::custom(format!("'{text}' is no time: write 30s, 10m, 26h or 2d"))
+    })
 }

@@ -122,6 +122,7 @@ fn one_of_fifty_tables_reads_no_more_than_its_share() {
             variables: Box::new(|_| None),
             path: None,
             temporary: std::env::temp_dir(),
+            progress: Arc::default(),
         };
         let plan = plan(&origin, &options, &surroundings).unwrap();
         let report =

@@ -135,6 +135,7 @@ mod tests {
             variables: Box::new(|_| None),
             path: None,
             temporary: std::env::temp_dir(),
+            progress: Default::default(),
         };
         let parse = |text: &str| Login::parse(text, &surroundings);
         let login = parse("mysql://ann:s%40fe@db:3307/shop?socket=/tmp/s").unwrap();

@@ -5,6 +5,7 @@
 
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -12,6 +13,7 @@ use super::client::Client;
 use super::dsn::Dsn;
 use super::error::PgError;
 use super::inspect::{self, Relation, quote};
+use super::locks;
 use super::sessions::{Sessions, TableInput};
 use super::tools::{self, Tools};
 use crate::backup::{ClosingStream, StreamSource};
@@ -45,14 +47,14 @@ pub fn prepare(
     let path = surroundings.path.as_deref();
     let tools = tools::choose(config.bin_dir.as_deref(), path, &version);
     let tools = tools.map_err(|error| failed(&error))?;
-    let view = View::open(client).map_err(|error| failed(&error))?;
+    let view = View::open(client, config.lock_timeout).map_err(|error| failed(&error))?;
     let plan = Plan { name: name.to_owned(), dsn, tools, view, config: config.clone() };
     let warnings = plan.check().map_err(|error| failed(&error))?;
     let tables = Arc::new(Mutex::new(Vec::new()));
     let archive = Found::default();
     let mut streams = vec![plan.archive_stream(archive.clone())?];
     if config.mode == PostgresMode::Tables {
-        streams.extend(plan.table_streams(&tables));
+        streams.extend(plan.table_streams(&tables).map_err(|error| failed(&error))?);
     }
     if config.globals {
         streams.push(plan.globals_stream());
@@ -74,7 +76,8 @@ pub fn prepare(
 pub fn dsn(name: &str, config: &PostgresConfig, surroundings: &Surroundings) -> Result<Dsn> {
     let dsn = Dsn::parse(&config.dsn, &*surroundings.variables);
     let dsn = dsn.map_err(|error| source_error(name, format!("dsn: {error}")))?;
-    Ok(dsn.with_password(surroundings.password(config.password.as_ref())?))
+    let dsn = dsn.with_password(surroundings.password(config.password.as_ref())?);
+    Ok(dsn.stopped_by(&surroundings.progress))
 }
 
 /// A session that keeps a snapshot, and what it sees.
@@ -90,21 +93,24 @@ struct View {
 impl View {
     /// Locks all tables, then takes the snapshot: what somebody empties or rewrites in between would look
     /// empty to a snapshot that is older than the lock.
-    fn open(mut client: Client) -> Result<Self, PgError> {
+    fn open(mut client: Client, patience: Duration) -> Result<Self, PgError> {
         inspect::prepare(&mut client)?;
+        locks::set_timeout(&mut client, patience)?;
         let mut attempts = 0;
         let (snapshot, relations) = loop {
-            let seen = inspect::relations(&mut client)?;
+            // Asking for the size of a table waits for its lock already.
+            let seen = inspect::relations(&mut client);
+            let seen = seen.map_err(|error| locks::explain(&mut client, error, patience))?;
             client.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
             attempts += 1;
-            match lock(&mut client, &seen) {
+            match locks::take(&mut client, &seen) {
                 Ok(()) => {}
                 // 42P01, 3F000: it was dropped meanwhile.
                 Err(error) if matches!(error.code(), "42P01" | "3F000") && attempts < ATTEMPTS => {
                     client.query("ROLLBACK")?;
                     continue;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(locks::explain(&mut client, error, patience)),
             }
             let snapshot = client.value("SELECT pg_catalog.pg_export_snapshot()")?;
             let relations = inspect::relations(&mut client)?;
@@ -132,19 +138,6 @@ impl View {
 
 /// How often the list of tables is looked at until it is the same before and after the locks.
 const ATTEMPTS: usize = 5;
-
-/// Keeps tables from being dropped, emptied or changed while they are read. A lock needs no snapshot.
-/// Materialised views cannot be locked; `pg_dump` reads none of their rows.
-fn lock(client: &mut Client, tables: &[Relation]) -> Result<(), PgError> {
-    let tables: Vec<&Relation> =
-        tables.iter().filter(|it| it.is_readable && it.is_lockable).collect();
-    for some in tables.chunks(100) {
-        let names: Vec<String> = some.iter().map(|it| it.quoted()).collect();
-        let names = names.join(", ONLY ");
-        client.query(&format!("LOCK TABLE ONLY {names} IN ACCESS SHARE MODE"))?;
-    }
-    Ok(())
-}
 
 /// What is read and how.
 struct Plan {
@@ -227,6 +220,7 @@ impl Plan {
         // As our own sessions read, whatever the surroundings say.
         command.arg(format!("--encoding={}", self.view.encoding));
         command.arg("--snapshot").arg(&self.view.position.snapshot);
+        command.arg(format!("--lock-wait-timeout={}", locks::BEHIND_OTHERS.as_millis()));
         // All definitions, so that what is restored is complete in itself; rows of what is wanted.
         let is_whole = self.config.mode == PostgresMode::Dump;
         for relation in &self.view.relations {
@@ -259,10 +253,12 @@ impl Plan {
     }
 
     /// A stream for each table of our own, the largest first.
-    fn table_streams(&self, done: &Arc<Mutex<Vec<Table>>>) -> Vec<StreamSource> {
+    fn table_streams(&self, done: &Arc<Mutex<Vec<Table>>>) -> Result<Vec<StreamSource>, PgError> {
         let snapshot = self.view.position.snapshot.clone();
-        let sessions = Arc::new(Sessions::new(self.dsn.clone(), snapshot));
         let mut own = self.own();
+        let count = self.config.jobs.clamp(1, own.len().max(1));
+        let sessions = Sessions::open(self.dsn.clone(), snapshot, &own, count)?;
+        let sessions = Arc::new(sessions);
         own.sort_by_key(|relation| std::cmp::Reverse(relation.bytes));
         let stream = |relation: Relation| {
             let part = format!("tables/{}", stream_part(&relation.full_name()));
@@ -275,7 +271,7 @@ impl Plan {
             });
             StreamSource { name, input: Box::new(input), min_bytes: 0 }
         };
-        own.into_iter().map(stream).collect()
+        Ok(own.into_iter().map(stream).collect())
     }
 
     /// The catalogue, when everything was read: what `pg_dump` told, and our own tables.

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::dsn::Dsn;
 use super::error::{PgError, server_error};
@@ -15,8 +14,6 @@ use super::link::Link;
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 256 << 10;
-/// How long a server may keep us waiting until we are logged in.
-const LOGIN: Duration = Duration::from_secs(60);
 /// The longest message that is not a row of `COPY`.
 const MAX_MESSAGE: usize = 256 << 20;
 /// Bytes of one message of `COPY … FROM STDIN`.
@@ -54,11 +51,10 @@ impl Client {
             copy_left: 0,
             parameters: HashMap::new(),
         };
-        client.link.set_patience(Some(LOGIN))?;
         client.start_up(dsn)?;
         super::auth::log_in(&mut client, dsn)?;
         client.until_ready()?;
-        client.link.set_patience(None)?;
+        client.link.logged_in();
         // Nobody else's functions and operators in what we ask.
         client.query("SET search_path = ''")?;
         Ok(client)

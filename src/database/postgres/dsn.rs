@@ -4,9 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
+
+use crate::progress::Progress;
 
 /// Looks up environment variables.
 pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -16,6 +19,7 @@ pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub struct Dsn {
     words: BTreeMap<String, String>,
     password: Option<Zeroizing<String>>,
+    stop: Option<Arc<Progress>>,
 }
 
 /// Words that this program understands itself, with the variables that stand for them.
@@ -194,6 +198,17 @@ impl Dsn {
     pub fn with_database(mut self, database: &str) -> Self {
         self.words.insert("dbname".into(), database.to_owned());
         self
+    }
+
+    /// The same, where nobody waits any longer once this operation was asked to stop.
+    pub fn stopped_by(mut self, progress: &Arc<Progress>) -> Self {
+        self.stop = Some(progress.clone());
+        self
+    }
+
+    /// What may end waiting for the server.
+    pub fn stop(&self) -> Option<Arc<Progress>> {
+        self.stop.clone()
     }
 
     fn word(&self, word: &str) -> &str {

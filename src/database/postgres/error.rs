@@ -2,6 +2,8 @@
 
 use std::io;
 
+use super::link::Stopped;
+
 /// Why something did not work.
 #[derive(Debug, thiserror::Error)]
 pub enum PgError {
@@ -13,7 +15,13 @@ pub enum PgError {
     Server(#[from] ServerError),
     /// The line broke.
     #[error("the connection to the server broke: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
+    /// The operation was asked to stop.
+    #[error(transparent)]
+    Stopped(Stopped),
+    /// Somebody else keeps a table locked.
+    #[error("{0}")]
+    Locked(String),
     /// The server went away.
     #[error("the server closed the connection")]
     Closed,
@@ -40,6 +48,15 @@ impl ServerError {
     /// Whether the session ends with it.
     pub fn is_fatal(&self) -> bool {
         matches!(self.severity.as_str(), "FATAL" | "PANIC")
+    }
+}
+
+impl From<io::Error> for PgError {
+    fn from(error: io::Error) -> Self {
+        match error.downcast::<Stopped>() {
+            Ok(stopped) => Self::Stopped(stopped),
+            Err(error) => Self::Io(error),
+        }
     }
 }
 

@@ -1,46 +1,107 @@
 //! The line to a server: TCP or a Unix socket, with TLS where it is asked for.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::dsn::Dsn;
 use super::tls;
+use crate::progress::Progress;
 
-/// A connected socket.
-pub enum Link {
-    /// A Unix socket.
+/// A connected socket, and who may end its waiting.
+pub struct Link {
+    socket: Socket,
+    stop: Option<Arc<Progress>>,
+    deadline: Option<Instant>,
+}
+
+enum Socket {
     Local(UnixStream),
-    /// Plain TCP.
     Plain(TcpStream),
-    /// TCP with TLS.
     Tls(Box<rustls::StreamOwned<rustls::ClientConnection, TcpStream>>),
 }
+
+/// The operation was asked to stop while it waited for the server.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+pub struct Stopped;
 
 /// `SSLRequest` of the protocol.
 const SSL_REQUEST: i32 = 80_877_103;
 /// Where `connect_timeout` says nothing.
 const CONNECT_SECONDS: u64 = 30;
+/// How long a server may keep us waiting until we are logged in.
+const LOGIN: Duration = Duration::from_secs(60);
+/// How often a wait looks whether it is to end.
+const LOOK: Duration = Duration::from_millis(200);
 
 impl Link {
-    /// Connects to the server that `dsn` names.
+    /// Connects to the server that `dsn` names. Until [`Link::logged_in`] the server has a minute in all.
     pub fn connect(dsn: &Dsn) -> Result<Self, String> {
+        let socket = Socket::connect(dsn)?;
+        let timeouts = socket.set_timeouts(LOOK);
+        timeouts.map_err(|error| format!("set a timeout: {error}"))?;
+        Ok(Self { socket, stop: dsn.stop(), deadline: Some(Instant::now() + LOGIN) })
+    }
+
+    /// From here on the server may take its time.
+    pub fn logged_in(&mut self) {
+        self.deadline = None;
+    }
+
+    /// Whether to wait on, after nothing has come for a while.
+    fn wait(&self) -> io::Result<()> {
+        if self.stop.as_ref().is_some_and(|stop| stop.is_interrupted()) {
+            return Err(io::Error::other(Stopped));
+        }
+        if self.deadline.is_some_and(|deadline| Instant::now() > deadline) {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        Ok(())
+    }
+
+    fn patiently<T>(&mut self, mut act: impl FnMut(&mut Socket) -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match act(&mut self.socket) {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                {
+                    self.wait()?;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// A second handle on the socket, by which another thread can end a read that hangs.
+    pub fn handle(&self) -> io::Result<Arc<OwnedFd>> {
+        let copy: OwnedFd = match &self.socket {
+            Socket::Local(socket) => socket.try_clone()?.into(),
+            Socket::Plain(socket) => socket.try_clone()?.into(),
+            Socket::Tls(stream) => stream.sock.try_clone()?.into(),
+        };
+        Ok(Arc::new(copy))
+    }
+}
+
+impl Socket {
+    fn connect(dsn: &Dsn) -> Result<Self, String> {
         if let Some(path) = dsn.socket() {
             let place = path.display().to_string();
             let socket = UnixStream::connect(path).map_err(|error| format!("{place}: {error}"))?;
             return Ok(Self::Local(socket));
         }
-        let socket = connect_tcp(dsn)?;
+        let mut socket = connect_tcp(dsn)?;
+        let _ = socket.set_read_timeout(Some(LOGIN));
         let mode = dsn.option("sslmode");
         match mode {
             "disable" | "allow" => return Ok(Self::Plain(socket)),
             "" | "prefer" | "require" | "verify-ca" | "verify-full" => {}
             other => return Err(format!("sslmode '{other}' is not known")),
         }
-        let mut socket = socket;
         let answer = request_tls(&mut socket).map_err(|error| format!("ask for TLS: {error}"))?;
         match answer {
             b'S' => Ok(Self::Tls(Box::new(tls::wrap(socket, dsn)?))),
@@ -49,23 +110,17 @@ impl Link {
         }
     }
 
-    /// Lets reads and writes wait so long, or for ever.
-    pub fn set_patience(&self, time: Option<Duration>) -> io::Result<()> {
-        match self {
-            Self::Local(socket) => socket.set_read_timeout(time),
-            Self::Plain(socket) => socket.set_read_timeout(time),
-            Self::Tls(stream) => stream.sock.set_read_timeout(time),
-        }
-    }
-
-    /// A second handle on the socket, by which another thread can end a read that hangs.
-    pub fn handle(&self) -> io::Result<Arc<OwnedFd>> {
-        let copy: OwnedFd = match self {
-            Self::Local(socket) => socket.try_clone()?.into(),
-            Self::Plain(socket) => socket.try_clone()?.into(),
-            Self::Tls(stream) => stream.sock.try_clone()?.into(),
+    fn set_timeouts(&self, time: Duration) -> io::Result<()> {
+        let tcp = match self {
+            Self::Local(socket) => {
+                socket.set_read_timeout(Some(time))?;
+                return socket.set_write_timeout(Some(time));
+            }
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => &stream.sock,
         };
-        Ok(Arc::new(copy))
+        tcp.set_read_timeout(Some(time))?;
+        tcp.set_write_timeout(Some(time))
     }
 }
 
@@ -101,28 +156,28 @@ fn request_tls(socket: &mut TcpStream) -> io::Result<u8> {
 
 impl Read for Link {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Local(socket) => socket.read(buffer),
-            Self::Plain(socket) => socket.read(buffer),
-            Self::Tls(stream) => stream.read(buffer),
-        }
+        self.patiently(|socket| match socket {
+            Socket::Local(socket) => socket.read(buffer),
+            Socket::Plain(socket) => socket.read(buffer),
+            Socket::Tls(stream) => stream.read(buffer),
+        })
     }
 }
 
 impl Write for Link {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Local(socket) => socket.write(bytes),
-            Self::Plain(socket) => socket.write(bytes),
-            Self::Tls(stream) => stream.write(bytes),
-        }
+        self.patiently(|socket| match socket {
+            Socket::Local(socket) => socket.write(bytes),
+            Socket::Plain(socket) => socket.write(bytes),
+            Socket::Tls(stream) => stream.write(bytes),
+        })
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Local(socket) => socket.flush(),
-            Self::Plain(socket) => socket.flush(),
-            Self::Tls(stream) => stream.flush(),
-        }
+        self.patiently(|socket| match socket {
+            Socket::Local(socket) => socket.flush(),
+            Socket::Plain(socket) => socket.flush(),
+            Socket::Tls(stream) => stream.flush(),
+        })
     }
 }

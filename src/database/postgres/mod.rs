@@ -7,6 +7,7 @@ pub mod dsn;
 pub mod error;
 pub mod inspect;
 mod link;
+mod locks;
 pub mod restore;
 mod sessions;
 pub mod sql;

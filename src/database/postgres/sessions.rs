@@ -7,10 +7,12 @@ use super::client::Client;
 use super::dsn::Dsn;
 use super::error::PgError;
 use super::inspect::{self, Relation, literal, quote};
+use super::locks;
 use crate::catalogue::{Encoding, Table};
 use crate::source::{Stopper, StreamInput};
 
-/// Sessions under one snapshot. As many are opened as are read from at a time.
+/// Sessions under one snapshot. All are opened at once, with locks of their own on all tables: one that is
+/// taken later would wait behind a session that wants to change the table, and that one for us.
 pub struct Sessions {
     dsn: Dsn,
     snapshot: String,
@@ -18,20 +20,41 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Sessions that will see this snapshot.
-    pub fn new(dsn: Dsn, snapshot: String) -> Self {
-        Self { dsn, snapshot, idle: Mutex::default() }
+    /// Opens sessions that see this snapshot, to read these tables.
+    pub fn open(
+        dsn: Dsn,
+        snapshot: String,
+        tables: &[Relation],
+        count: usize,
+    ) -> Result<Self, PgError> {
+        let sessions = Self { dsn, snapshot, idle: Mutex::default() };
+        for _ in 0..count.min(tables.len()) {
+            let mut client = sessions.connect()?;
+            match locks::take(&mut client, tables) {
+                Ok(()) => {}
+                // 53200: the server has no room for so many locks. Each table is locked when it is read.
+                Err(error) if error.code() == "53200" => client = sessions.connect()?,
+                Err(error) => {
+                    return Err(locks::explain(&mut client, error, locks::BEHIND_OTHERS));
+                }
+            }
+            sessions.give_back(client);
+        }
+        Ok(sessions)
     }
 
-    fn take(&self) -> Result<Client, PgError> {
-        if let Some(client) = self.idle.lock().expect("no panics here").pop() {
-            return Ok(client);
-        }
+    fn connect(&self) -> Result<Client, PgError> {
         let mut client = Client::connect(&self.dsn)?;
         inspect::prepare(&mut client)?;
+        locks::set_timeout(&mut client, locks::BEHIND_OTHERS)?;
         client.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
         client.query(&format!("SET TRANSACTION SNAPSHOT {}", literal(&self.snapshot)))?;
         Ok(client)
+    }
+
+    fn take(&self) -> Result<Client, PgError> {
+        let idle = self.idle.lock().expect("no panics here").pop();
+        idle.map_or_else(|| self.connect(), Ok)
     }
 
     fn give_back(&self, client: Client) {
@@ -75,7 +98,8 @@ impl TableInput {
         done: Arc<Mutex<Vec<Table>>>,
     ) -> Result<Self, PgError> {
         let mut client = sessions.take()?;
-        client.copy_out(&copy_command(relation, in_key_order))?;
+        let started = client.copy_out(&copy_command(relation, in_key_order));
+        started.map_err(|error| locks::explain(&mut client, error, locks::BEHIND_OTHERS))?;
         let table = Table {
             schema: relation.schema.clone(),
             name: relation.name.clone(),
