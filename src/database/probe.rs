@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::postgres::client::Client;
-use super::postgres::inspect::{self, quote};
-use super::postgres::{backup, tools};
+use super::postgres::inspect;
+use super::postgres::{backup, check, tools};
 use super::{Surroundings, source_error, sqlite};
 use crate::error::Result;
 use crate::settings::{PostgresConfig, SourceKind, SqliteCheck, SqliteConfig};
@@ -32,19 +32,27 @@ pub enum Finding {
 
 /// Findings, in the order in which they were made.
 #[derive(Default)]
-pub(super) struct Findings(Vec<Finding>);
+pub struct Findings(Vec<Finding>);
 
 impl Findings {
-    pub(super) fn fact(&mut self, what: impl Into<String>) {
+    /// Adds one that is as it should be.
+    pub fn fact(&mut self, what: impl Into<String>) {
         self.0.push(Finding::Fact { what: what.into() });
     }
 
-    pub(super) fn warning(&mut self, what: impl Into<String>) {
+    /// Adds one that is worth knowing.
+    pub fn warning(&mut self, what: impl Into<String>) {
         self.0.push(Finding::Warning { what: what.into() });
     }
 
-    pub(super) fn problem(&mut self, what: impl Into<String>) {
+    /// Adds one that a backup would fail of.
+    pub fn problem(&mut self, what: impl Into<String>) {
         self.0.push(Finding::Problem { what: what.into() });
+    }
+
+    /// All of them.
+    pub fn into_vec(self) -> Vec<Finding> {
+        self.0
     }
 }
 
@@ -94,30 +102,15 @@ fn postgres(
     }
     inspect::prepare(&mut client).map_err(|error| failed(&error))?;
     let relations = inspect::relations(&mut client).map_err(|error| failed(&error))?;
-    let unreadable: Vec<_> = relations.iter().filter(|it| !it.is_readable).collect();
-    if let Some(first) = unreadable.first() {
-        found.problem(format!(
-            "{} may not read {} of {} tables, {} among them: run GRANT pg_read_all_data TO {}",
-            dsn.user(),
-            unreadable.len(),
-            relations.len(),
-            first.full_name(),
-            quote(dsn.user())
-        ));
-    } else {
+    let looked = check::look(&mut client, dsn.user(), &relations, config);
+    let looked = looked.map_err(|error| failed(&error))?;
+    if !looked.iter().any(|it| matches!(it, Finding::Problem { .. })) {
         found.fact(format!("{} may read all {} tables", dsn.user(), relations.len()));
     }
-    if let Some(hidden) = relations.iter().find(|it| it.has_policies) {
-        found.problem(format!(
-            "policies hide rows of {} from {}: run ALTER ROLE {} BYPASSRLS",
-            hidden.full_name(),
-            dsn.user(),
-            quote(dsn.user())
-        ));
-    }
+    found.0.extend(looked);
     let keyless: Vec<String> = relations
         .iter()
-        .filter(|it| it.is_plain && it.key.is_empty())
+        .filter(|it| it.is_plain && it.key.is_empty() && check::is_wanted(config, it))
         .map(inspect::Relation::full_name)
         .collect();
     if let Some(first) = keyless.first() {
@@ -130,7 +123,8 @@ fn postgres(
     if client.parameter("is_superuser") != "on" && config.globals {
         found.warning(format!("{} is no superuser: roles are kept without passwords", dsn.user()));
     }
-    let bytes: u64 = relations.iter().map(|it| it.bytes).sum();
+    let wanted = relations.iter().filter(|it| check::is_wanted(config, it));
+    let bytes: u64 = wanted.map(|it| it.bytes).sum();
     found.fact(format!("{} MB of rows on the server", bytes / 1_000_000));
     Ok(())
 }

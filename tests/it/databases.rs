@@ -269,11 +269,38 @@ fn rights_that_are_missing_are_named_before_anything_is_read() {
     let said = program.fails(&["backup", "--source", &dsn], b"", 1);
     assert!(said.contains("BYPASSRLS"), "{said}");
     server.sql("postgres", "ALTER ROLE weak BYPASSRLS");
-    // Large objects are their owner's until 18; a role that is no superuser cannot read those.
+    let said = program.fails(&["backup", "--source", &dsn], b"", 1);
+    assert!(said.contains("large objects") && said.contains("GRANT SELECT ON LARGE"), "{said}");
     server.sql("shop", "SELECT lo_unlink(oid) FROM pg_largeobject_metadata");
     program.ok(&["backup", "--source", &dsn], b"");
     let globals = text(&program.ok(&["dump", "latest", "shop/globals.sql"], b""));
     assert!(globals.contains("CREATE ROLE reader") && !globals.contains("PASSWORD"), "{globals}");
+}
+
+#[test]
+fn sequences_that_may_not_be_read_are_named_and_patterns_reach_partitions() {
+    let server = Postgres::version(18);
+    server.sql("postgres", "CREATE DATABASE shop");
+    server.script(
+        "shop",
+        "CREATE ROLE weak LOGIN; CREATE TABLE t (id serial PRIMARY KEY); GRANT SELECT ON t TO weak;
+         CREATE TABLE log (id int PRIMARY KEY) PARTITION BY RANGE (id);
+         CREATE TABLE old PARTITION OF log FOR VALUES FROM (0) TO (9) PARTITION BY RANGE (id);
+         CREATE TABLE older PARTITION OF old FOR VALUES FROM (0) TO (5);
+         INSERT INTO log VALUES (1)",
+    );
+    let program = Program::initialized();
+    configure(&program, &server, "exclude_data = [\"log\"]");
+    let path = program.path("restow.toml");
+    let config = path.to_str().unwrap();
+    program.ok(&["--config", config, "backup", "--source", "shop"], b"");
+    let streams = text(&program.ok(&["ls", "latest"], b""));
+    assert!(streams.contains("tables/public.t") && !streams.contains("public.older"), "{streams}");
+    server.sql("shop", "GRANT SELECT ON log, old, older TO weak");
+    let weak = std::fs::read_to_string(&path).unwrap().replace("postgres@", "weak@");
+    std::fs::write(&path, weak).unwrap();
+    let said = program.fails(&["--config", config, "backup", "--source", "shop"], b"", 1);
+    assert!(said.contains("1 sequences, public.t_id_seq"), "{said}");
 }
 
 #[test]

@@ -9,16 +9,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::check;
 use super::client::Client;
 use super::dsn::Dsn;
 use super::error::PgError;
-use super::inspect::{self, Relation, quote};
+use super::inspect::{self, Relation};
 use super::locks;
 use super::sessions::{Sessions, TableInput};
 use super::tools::{self, Tools};
 use crate::backup::{ClosingStream, StreamSource};
 use crate::catalogue::{Catalogue, Extension, Mode, Position, Table};
-use crate::database::pattern::Patterns;
+use crate::database::probe::Finding;
 use crate::database::scan::{Found, ScanInput};
 use crate::database::{Prepared, Surroundings, source_error, stream_part, stream_prefix};
 use crate::error::Result;
@@ -48,7 +49,7 @@ pub fn prepare(
     let tools = tools::choose(config.bin_dir.as_deref(), path, &version);
     let tools = tools.map_err(|error| failed(&error))?;
     let view = View::open(client, config.lock_timeout).map_err(|error| failed(&error))?;
-    let plan = Plan { name: name.to_owned(), dsn, tools, view, config: config.clone() };
+    let mut plan = Plan { name: name.to_owned(), dsn, tools, view, config: config.clone() };
     let warnings = plan.check().map_err(|error| failed(&error))?;
     let tables = Arc::new(Mutex::new(Vec::new()));
     let archive = Found::default();
@@ -155,12 +156,7 @@ impl Plan {
 
     /// Whether a table's rows are wanted.
     fn has_data(&self, relation: &Relation) -> bool {
-        let (schema, name) = (&relation.schema, &relation.name);
-        let fit = |patterns: &[String]| Patterns::new(patterns).fit(schema, name);
-        let config = &self.config;
-        (config.tables.is_empty() || fit(&config.tables))
-            && !fit(&config.exclude_tables)
-            && !fit(&config.exclude_data)
+        check::is_wanted(&self.config, relation)
     }
 
     /// Tables that are read by sessions of our own.
@@ -171,40 +167,16 @@ impl Plan {
     }
 
     /// Refuses what cannot work before anything is read.
-    fn check(&self) -> Result<Vec<String>, String> {
+    fn check(&mut self) -> Result<Vec<String>, String> {
+        let View { client, relations, .. } = &mut self.view;
+        let found = check::look(client, self.dsn.user(), relations, &self.config);
         let mut warnings = Vec::new();
-        let all = self.view.relations.iter().map(|it| (it.schema.as_str(), it.name.as_str()));
-        let config = &self.config;
-        for (option, patterns) in [
-            ("tables", &config.tables),
-            ("exclude_tables", &config.exclude_tables),
-            ("exclude_data", &config.exclude_data),
-        ] {
-            if let Some(pattern) = Patterns::new(patterns).unused(all.clone()) {
-                let text = format!("{option}: '{pattern}' fits no table of the database");
-                if option == "tables" {
-                    return Err(text);
-                }
-                warnings.push(text);
+        for finding in found.map_err(|error| error.to_string())? {
+            match finding {
+                Finding::Problem { what } => return Err(what),
+                Finding::Warning { what } => warnings.push(what),
+                Finding::Fact { .. } => {}
             }
-        }
-        let wanted: Vec<Relation> =
-            self.view.relations.iter().filter(|it| self.has_data(it)).cloned().collect();
-        if let Some(table) = wanted.iter().find(|it| !it.is_readable) {
-            return Err(format!(
-                "{} may not read {}: run GRANT pg_read_all_data TO {}",
-                self.dsn.user(),
-                table.full_name(),
-                quote(self.dsn.user())
-            ));
-        }
-        if let Some(table) = wanted.iter().find(|it| it.has_policies) {
-            return Err(format!(
-                "policies hide rows of {} from {}: run ALTER ROLE {} BYPASSRLS",
-                table.full_name(),
-                self.dsn.user(),
-                quote(self.dsn.user())
-            ));
         }
         Ok(warnings)
     }

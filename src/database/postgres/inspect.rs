@@ -5,6 +5,7 @@ use serde::Deserialize;
 use super::client::Client;
 use super::error::PgError;
 use crate::catalogue::{Extension, Position};
+use crate::database::pattern::Patterns;
 
 /// One relation that has rows of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -33,12 +34,21 @@ pub struct Relation {
     pub is_readable: bool,
     /// Policies hide rows from the session's role.
     pub has_policies: bool,
+    /// The tables that it is a partition of, schema and name, the nearest first.
+    pub ancestors: Vec<(String, String)>,
 }
 
 impl Relation {
     /// `"schema"."name"`, quoted.
     pub fn quoted(&self) -> String {
         format!("{}.{}", quote(&self.schema), quote(&self.name))
+    }
+
+    /// Whether a pattern fits it, or a table that it is a partition of.
+    pub fn fits(&self, patterns: &Patterns) -> bool {
+        let ancestors = self.ancestors.iter().map(|(schema, name)| (&**schema, &**name));
+        let mut names = std::iter::once((&*self.schema, &*self.name)).chain(ancestors);
+        names.any(|(schema, name)| patterns.fit(schema, name))
     }
 
     /// `schema.name`, for people.
@@ -108,13 +118,21 @@ const RELATIONS: &str = "SELECT json_build_object(
       AND d.objid = c.oid AND d.deptype = 'e'),
   'is_lockable', c.relkind <> 'm',
   'is_readable', has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'),
-  'has_policies', c.relrowsecurity AND pg_catalog.row_security_active(c.oid))
+  'has_policies', c.relrowsecurity AND pg_catalog.row_security_active(c.oid),
+  'ancestors', coalesce((SELECT json_agg(json_build_array(pn.nspname, p.relname))
+    FROM pg_catalog.pg_partition_ancestors(c.oid) a JOIN pg_catalog.pg_class p ON p.oid = a.relid
+      JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+    WHERE c.relispartition AND p.oid <> c.oid), '[]'))
  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'm', 'p') AND c.relpersistence <> 't'
    AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+     WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+       AND d.refclassid = 'pg_catalog.pg_extension'::regclass
+       AND c.oid <> ALL (coalesce(e.extconfig, '{}')))
  ORDER BY n.nspname, c.relname";
 
-/// The tables and materialised views of the database.
+/// The tables and materialised views of the database, but for those that an extension makes and fills again.
 pub fn relations(client: &mut Client) -> Result<Vec<Relation>, PgError> {
     let rows = client.query(RELATIONS)?;
     let texts = rows.into_iter().filter_map(|row| row.into_iter().next().flatten());

@@ -2,6 +2,7 @@
 
 mod auth;
 pub mod backup;
+pub mod check;
 pub mod client;
 pub mod dsn;
 pub mod error;
