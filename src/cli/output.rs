@@ -41,6 +41,11 @@ pub fn line(text: impl std::fmt::Display) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{}", plain(&text.to_string()))
 }
 
+/// Tells people something that is no failure.
+pub fn warning(text: impl std::fmt::Display) {
+    eprintln!("warning: {}", plain(&text.to_string()));
+}
+
 /// A text without control characters other than tabs and ends of lines.
 pub fn plain(text: &str) -> Cow<'_, str> {
     escaped(text, &['\n', '\t'])

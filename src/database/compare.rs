@@ -1,5 +1,7 @@
 //! Two snapshots compared table by table, from their catalogues alone.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::Serialize;
 
 use crate::catalogue::{Catalogue, Table};
@@ -43,19 +45,13 @@ pub struct TableDiff {
 
 /// Compares the tables of two snapshots, sorted by schema and name.
 pub fn compare(old: &[Catalogue], new: &[Catalogue]) -> Vec<TableDiff> {
-    let tables = |all: &[Catalogue]| -> Vec<Table> {
-        all.iter().flat_map(|catalogue| catalogue.tables.clone()).collect()
+    let tables = |all: &[Catalogue]| -> BTreeMap<(String, String), Table> {
+        let tables = all.iter().flat_map(|catalogue| &catalogue.tables);
+        tables.map(|it| ((it.schema.clone(), it.name.clone()), it.clone())).collect()
     };
     let (old, new) = (tables(old), tables(new));
-    let same = |a: &Table, b: &Table| a.schema == b.schema && a.name == b.name;
-    let mut diffs: Vec<TableDiff> = Vec::new();
-    for table in &old {
-        diffs.push(one(Some(table), new.iter().find(|it| same(it, table))));
-    }
-    let is_new = |table: &&Table| !old.iter().any(|it| same(it, table));
-    diffs.extend(new.iter().filter(is_new).map(|table| one(None, Some(table))));
-    diffs.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
-    diffs
+    let names: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    names.into_iter().map(|name| one(old.get(name), new.get(name))).collect()
 }
 
 fn one(old: Option<&Table>, new: Option<&Table>) -> TableDiff {

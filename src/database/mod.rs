@@ -7,6 +7,7 @@ pub mod command;
 pub mod compare;
 pub mod export;
 pub mod inserts;
+pub mod leftover;
 pub mod mysql;
 pub mod pattern;
 pub mod postgres;
@@ -90,13 +91,18 @@ pub fn find_program(name: &str, surroundings: &Surroundings) -> Option<PathBuf> 
 /// An address without the password in it.
 pub fn without_password(address: &str) -> String {
     let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
-    match rest.rsplit_once('@') {
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let rest = match rest.rsplit_once('@') {
         Some((login, place)) => {
-            let user = login.split(':').next().unwrap_or_default();
-            format!("{scheme}://{user}@{place}")
+            format!("{}@{place}", login.split(':').next().unwrap_or_default())
         }
-        None => address.to_owned(),
-    }
+        None => rest.to_owned(),
+    };
+    let is_public = |pair: &&str| !pair.to_ascii_lowercase().contains("pass");
+    let query: Vec<&str> = query.split('&').filter(is_public).collect();
+    let query = query.join("&");
+    let mark = if query.is_empty() { "" } else { "?" };
+    format!("{scheme}://{rest}{mark}{query}")
 }
 
 /// The folder of the streams of a source: its name, or the last part of its address.
@@ -127,6 +133,20 @@ pub fn stream_part(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_are_shown_without_passwords() {
+        let shown = |text: &str| without_password(text);
+        assert_eq!(
+            shown("mysql://ann:s/e@cret@db/shop?socket=/s"),
+            "mysql://ann@db/shop?socket=/s"
+        );
+        assert_eq!(
+            shown("mysql://root@h/shop?socket=/s&Password=x"),
+            "mysql://root@h/shop?socket=/s"
+        );
+        assert_eq!(shown("mysql://h/shop"), "mysql://h/shop");
+    }
 
     #[test]
     fn parts_of_streams_are_file_names() {

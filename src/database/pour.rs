@@ -29,6 +29,8 @@ pub enum Piece {
     Text(String),
 }
 
+/// What a program that reads a dump, which may run what stands in it, need not know.
+const SECRETS: [&str; 3] = ["RESTOW_PASSWORD", "RESTOW_FROM_PASSWORD", "RESTOW_TO_PASSWORD"];
 /// How much is kept of what a program says.
 const MAX_SAID: u64 = 4096;
 
@@ -59,7 +61,8 @@ pub fn pour(
     }
     drop(target);
     running.finish(&program, progress)?;
-    fed
+    // It said that all is well, but did not want all of it.
+    fed.map_err(|_| source_error(&program, "ended before it had read everything"))
 }
 
 fn feed(
@@ -165,6 +168,9 @@ pub(super) struct Running {
 impl Running {
     /// Starts it. What it says is kept for when it fails.
     pub fn start(mut command: Command, program: &str) -> Result<Self> {
+        for secret in SECRETS {
+            command.env_remove(secret);
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|source| Error::Io {
             action: "start",

@@ -136,8 +136,11 @@ fn look_at_sqlite(name: &str, config: &SqliteConfig, found: &mut Findings) -> Re
     let tables = sqlite::tables(&connection, "").map_err(|error| failed(error.to_string()))?;
     let size = config.path.metadata().map_or(0, |metadata| metadata.len());
     found.fact(format!("{path}: {} tables, {} MB", tables.len(), size / 1_000_000));
-    match sqlite::check(&connection, SqliteCheck::Quick) {
-        Ok(()) => found.fact("quick_check: ok"),
+    let how = if config.check == SqliteCheck::None { SqliteCheck::Quick } else { config.check };
+    match sqlite::check(&connection, how) {
+        Ok(None) => found.fact("the database is sound"),
+        Ok(Some(unchecked)) => found.warning(unchecked),
+        Err(error) if config.check == SqliteCheck::None => found.warning(error),
         Err(error) => found.problem(error),
     }
     Ok(())

@@ -10,18 +10,20 @@ use std::path::Path;
 use bytes::Bytes;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::backup::{Backup, StepResult};
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Prepared, Surroundings, source_error, stream_prefix};
+use super::{Prepared, Surroundings, leftover, source_error, stream_prefix};
 use crate::backup::{ClosingStream, StreamSource};
 use crate::catalogue::{Catalogue, Encoding, Mode, Table};
+use crate::database::postgres::inspect::quote;
 use crate::error::{Error, Result};
 use crate::format::name::Name;
 use crate::format::snapshot::SourceRef;
 use crate::settings::{SqliteCheck, SqliteConfig};
 use crate::source::file::FileInput;
 
-pub use restore::{refuse, restore};
+pub use restore::{Restored, refuse, restore};
 
 /// How long writers of another process are waited for.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
@@ -30,18 +32,19 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 pub fn prepare(name: &str, config: &SqliteConfig, surroundings: &Surroundings) -> Result<Prepared> {
     let failed = |detail: String| source_error(name, detail);
     let path = config.path.display();
-    let folder =
-        tempfile::Builder::new().prefix("restow-sqlite-").tempdir_in(&surroundings.temporary);
-    let folder = folder.map_err(|source| Error::Io {
-        action: "make a folder in",
-        path: surroundings.temporary.display().to_string(),
-        source,
+    let folder = leftover::folder(&surroundings.temporary, "restow-sqlite-").map_err(|source| {
+        Error::Io {
+            action: "make a folder in",
+            path: surroundings.temporary.display().to_string(),
+            source,
+        }
     })?;
     let copy = folder.path().join("copy");
     copy_database(&config.path, &copy).map_err(|error| failed(format!("{path}: {error}")))?;
     let connection =
         open_copy(&copy).map_err(|error| failed(format!("the copy of {path}: {error}")))?;
-    check(&connection, config.check).map_err(|error| failed(format!("{path}: {error}")))?;
+    let unchecked = check(&connection, config.check);
+    let unchecked = unchecked.map_err(|error| failed(format!("{path}: {error}")))?;
     let file_name = config.path.file_name().map(|it| it.to_string_lossy().into_owned());
     let stream = format!("{}/{}", stream_prefix(name), file_name.as_deref().unwrap_or("database"));
     let catalogue = catalogue(&connection, &config.path, &stream);
@@ -74,7 +77,7 @@ pub fn prepare(name: &str, config: &SqliteConfig, surroundings: &Surroundings) -
             name: Name::new(closing),
             make: Box::new(move || Ok(Some(Bytes::from(text)))),
         }),
-        warnings: Vec::new(),
+        warnings: unchecked.into_iter().map(|text| format!("{path}: {text}")).collect(),
     })
 }
 
@@ -121,26 +124,46 @@ pub fn copy_database(from: &Path, to: &Path) -> rusqlite::Result<()> {
     target.close().map_err(|(_, error)| error)
 }
 
-/// Looks whether a database is sound.
-pub fn check(connection: &Connection, how: SqliteCheck) -> Result<(), String> {
+/// Looks whether a database is sound. Gives what could not be looked at: what needs a collation or a function
+/// that only the program knows whose database it is.
+pub fn check(connection: &Connection, how: SqliteCheck) -> Result<Option<String>, String> {
     let pragma = match how {
         SqliteCheck::Full => "integrity_check",
         SqliteCheck::Quick => "quick_check",
-        SqliteCheck::None => return Ok(()),
+        SqliteCheck::None => return Ok(None),
     };
-    let look = || -> rusqlite::Result<Vec<String>> {
-        let mut statement = connection.prepare(&format!("PRAGMA {pragma}(3)"))?;
+    let Some(error) = look(connection, pragma, "3")? else { return Ok(None) };
+    // One table at a time, to look at all others.
+    let names = names(connection).map_err(|error| format!("the database is damaged: {error}"))?;
+    let mut unchecked = Vec::new();
+    for name in names {
+        if look(connection, pragma, &quote(&name))?.is_some() {
+            unchecked.push(name);
+        }
+    }
+    let tables = unchecked.join(", ");
+    Ok(Some(format!("{pragma} could not look at everything ({error}); tables: {tables}")))
+}
+
+/// Runs a check. Gives why it cannot be run; what it finds is an error.
+fn look(connection: &Connection, pragma: &str, of: &str) -> Result<Option<String>, String> {
+    let found = || -> rusqlite::Result<Vec<String>> {
+        let mut statement = connection.prepare(&format!("PRAGMA {pragma}({of})"))?;
         statement.query_map([], |row| row.get(0))?.collect()
     };
-    let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::DatabaseCorrupt) => {
-            format!("the database is damaged ({pragma}): {error}")
+    match found() {
+        Ok(found) if found == ["ok"] => Ok(None),
+        Ok(found) => Err(format!("the database is damaged ({pragma}): {}", found.join("; "))),
+        // The general error: no such function, collation or module.
+        Err(rusqlite::Error::SqliteFailure(failure, text))
+            if failure.extended_code == rusqlite::ffi::SQLITE_ERROR =>
+        {
+            Ok(Some(text.unwrap_or_else(|| failure.to_string())))
         }
-        _ => format!("{pragma}: {error}"),
-    };
-    match look().map_err(failed)?.as_slice() {
-        [only] if only == "ok" => Ok(()),
-        found => Err(format!("the database is damaged ({pragma}): {}", found.join("; "))),
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseCorrupt) => {
+            Err(format!("the database is damaged ({pragma}): {error}"))
+        }
+        Err(error) => Err(format!("{pragma}: {error}")),
     }
 }
 
@@ -171,18 +194,18 @@ fn catalogue(connection: &Connection, path: &Path, stream: &str) -> rusqlite::Re
     })
 }
 
-/// The tables of a database. Those of virtual tables are counted where their module is at hand.
-pub fn tables(connection: &Connection, stream: &str) -> rusqlite::Result<Vec<Table>> {
+fn names(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut names = connection.prepare(
         "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
          ORDER BY name",
     )?;
-    let names: Vec<String> = names.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    names.query_map([], |row| row.get(0))?.collect()
+}
+
+/// The tables of a database. Those of virtual tables are counted where their module is at hand.
+pub fn tables(connection: &Connection, stream: &str) -> rusqlite::Result<Vec<Table>> {
     let mut tables = Vec::new();
-    for name in names {
-        let quoted = name.replace('"', "\"\"");
-        let count = format!("SELECT count(*) FROM \"{quoted}\"");
-        let rows = connection.query_row(&count, [], |row| row.get::<_, i64>(0));
+    for name in names(connection)? {
         let mut definitions = connection.prepare(
             "SELECT sql FROM sqlite_schema WHERE tbl_name = ?1 AND sql IS NOT NULL ORDER BY type, name",
         )?;
@@ -190,15 +213,15 @@ pub fn tables(connection: &Connection, stream: &str) -> rusqlite::Result<Vec<Tab
         for sql in definitions.query_map([&name], |row| row.get::<_, String>(0))? {
             hasher.update(sql?.as_bytes()).update(&[0]);
         }
-        let mut columns =
-            connection.prepare("SELECT name, pk FROM pragma_table_info(?1) ORDER BY cid")?;
-        let columns: Vec<(String, i64)> = columns
-            .query_map([&name], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<Result<_, _>>()?;
+        // What needs a module or a function that is not here has no columns and no rows that we can see.
+        let columns = columns(connection, &name).unwrap_or_default();
+        let content = content(connection, &name).unwrap_or_default();
         let mut key: Vec<&(String, i64)> = columns.iter().filter(|(_, place)| *place > 0).collect();
         key.sort_by_key(|(_, place)| *place);
         tables.push(Table {
-            rows: rows.ok().and_then(|rows| rows.try_into().ok()).unwrap_or(0),
+            rows: content.rows,
+            bytes: content.bytes,
+            rows_hash: content.hash,
             schema_hash: hasher.finalize().to_hex().to_string(),
             key: key.into_iter().map(|(name, _)| name.clone()).collect(),
             columns: columns.iter().map(|(name, _)| name.clone()).collect(),
@@ -211,6 +234,54 @@ pub fn tables(connection: &Connection, stream: &str) -> rusqlite::Result<Vec<Tab
     Ok(tables)
 }
 
+/// Columns with their places in the primary key, 0 where they are not in it.
+fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<(String, i64)>> {
+    let mut columns =
+        connection.prepare("SELECT name, pk FROM pragma_table_info(?1) ORDER BY cid")?;
+    columns.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
+/// What stands in a table.
+#[derive(Default)]
+struct Content {
+    rows: u64,
+    /// Bytes of all values.
+    bytes: u64,
+    /// Of all values with their types, in the order of the table.
+    hash: String,
+}
+
+fn content(connection: &Connection, table: &str) -> rusqlite::Result<Content> {
+    let mut statement =
+        connection.prepare(&format!("SELECT * FROM {} NOT INDEXED", quote(table)))?;
+    let count = statement.column_count();
+    let mut rows = statement.query([])?;
+    let (mut content, mut hasher) = (Content::default(), blake3::Hasher::new());
+    while let Some(row) = rows.next()? {
+        content.rows += 1;
+        for column in 0..count {
+            let (number, value);
+            let (kind, bytes): (u8, &[u8]) = match row.get_ref(column)? {
+                ValueRef::Null => (0, &[]),
+                ValueRef::Integer(integer) => {
+                    number = integer.to_le_bytes();
+                    (1, &number)
+                }
+                ValueRef::Real(real) => {
+                    value = real.to_le_bytes();
+                    (2, &value)
+                }
+                ValueRef::Text(text) => (3, text),
+                ValueRef::Blob(bytes) => (4, bytes),
+            };
+            hasher.update(&[kind]).update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+            content.bytes += bytes.len() as u64;
+        }
+    }
+    content.hash = hasher.finalize().to_hex().to_string();
+    Ok(content)
+}
+
 /// Whether the tables are those that were read.
 pub fn compare(expected: &[Table], found: &[Table]) -> Result<(), String> {
     for table in expected {
@@ -219,6 +290,9 @@ pub fn compare(expected: &[Table], found: &[Table]) -> Result<(), String> {
             None => return Err(format!("the table {name} is missing")),
             Some(it) if it.rows != table.rows => {
                 return Err(format!("{name} has {} rows instead of {}", it.rows, table.rows));
+            }
+            Some(it) if !table.rows_hash.is_empty() && it.rows_hash != table.rows_hash => {
+                return Err(format!("{name} has other rows than those that were read"));
             }
             Some(_) => {}
         }

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
+use crate::database::leftover;
 use crate::progress::Progress;
 use crate::store::pause::{Patience, Pause};
 
@@ -51,8 +52,10 @@ impl Scratch {
     /// Makes a folder that only its server may enter. Clears away what killed drills left.
     pub fn make(temporary: &Path, run_as: Option<RunAs>) -> Result<Self, String> {
         clear(temporary);
-        let prefix = format!("{PREFIX}{}-", std::process::id());
-        let folder = tempfile::Builder::new().prefix(&prefix).rand_bytes(4).tempdir_in(temporary);
+        let folder = tempfile::Builder::new()
+            .prefix(&leftover::own(PREFIX))
+            .rand_bytes(4)
+            .tempdir_in(temporary);
         let folder = folder.map_err(|error| format!("{}: {error}", temporary.display()))?.keep();
         let scratch = Self { folder, run_as, server: None, end: Signal::QUIT };
         let named = |error| format!("{}: {error}", scratch.folder.display());
@@ -162,19 +165,11 @@ impl Drop for Scratch {
 /// Ends servers of drills that were killed, and removes their folders. Each bears the number of the process
 /// that made it.
 fn clear(temporary: &Path) {
-    let entries = std::fs::read_dir(temporary).into_iter().flatten().flatten();
-    for entry in entries {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(rest) = name.strip_prefix(PREFIX) else { continue };
-        let number = rest.split('-').next().and_then(|number| number.parse().ok());
-        let Some(maker) = number.and_then(Pid::from_raw) else { continue };
-        if test_kill_process(maker) != Err(rustix::io::Errno::SRCH) {
-            continue;
-        }
+    for folder in leftover::left(temporary, PREFIX) {
         for file in ["data/postmaster.pid", "server.pid"] {
-            stop_left_behind(&entry.path(), &entry.path().join(file));
+            stop_left_behind(&folder, &folder.join(file));
         }
-        let _ = std::fs::remove_dir_all(entry.path());
+        let _ = std::fs::remove_dir_all(folder);
     }
 }
 

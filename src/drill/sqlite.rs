@@ -10,24 +10,22 @@ use super::{Check, Drill, FailureKind, Report, Stop, add_phase, phase};
 use crate::catalogue::{Catalogue, Table};
 use crate::database::postgres::inspect::quote;
 use crate::database::postgres::restore::Origin;
-use crate::database::sqlite;
+use crate::database::{leftover, sqlite};
 
 /// Holds a drill of a SQLite database. Restoring it looks at its integrity.
 pub fn hold(drill: &Drill<'_>, catalogue: &Catalogue, report: &mut Report) -> Result<(), Stop> {
-    let folder = tempfile::Builder::new()
-        .prefix("restow-drill-sqlite-")
-        .tempdir_in(&drill.surroundings.temporary)
+    let folder = leftover::folder(&drill.surroundings.temporary, "restow-drill-sqlite-")
         .map_err(|error| Stop::failed(FailureKind::Start, error))?;
     let path = folder.path().join("database");
     let snapshot = &drill.snapshot.snapshot;
     let origin = Origin { repository: drill.repository, snapshot, catalogue };
-    phase(report, "load", || {
+    let restored = phase(report, "load", || {
         sqlite::restore(&origin, &path, None, drill.progress)
             .map_err(|error| Stop::during(FailureKind::Restore, error))
     })?;
     report.bytes = path.metadata().map_or(0, |metadata| metadata.len());
     report.server_version = rusqlite::version().to_owned();
-    let detail = "integrity_check: ok".to_owned();
+    let detail = restored.unchecked.unwrap_or_else(|| "integrity_check: ok".to_owned());
     report.checks.push(Check { what: "integrity".into(), detail });
     let started = Instant::now();
     let connection = sqlite::open_copy(&path);

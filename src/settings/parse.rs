@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::{CommonConfig, DrillConfig, RepositoryConfig, Settings, SourceConfig, SourceKind};
+use super::{
+    CommonConfig, DrillConfig, DrillLevel, RepositoryConfig, Settings, SourceConfig, SourceKind,
+};
 
 /// What stands at the top of a file.
 const SECTIONS: [&str; 4] = ["repo", "source", "drill", "retention"];
@@ -60,6 +62,8 @@ pub fn parse(text: &str) -> Result<Settings, String> {
             let text = unknown("source", &drill.source, &sources);
             return Err(format!("[drill.{name}]: {text}"));
         }
+        meaningful(drill, &settings.sources[&drill.source].kind)
+            .map_err(|text| format!("[drill.{name}]: {text}"))?;
         for time in [&drill.rto, &drill.rpo].into_iter().flatten() {
             super::duration(time).ok_or_else(|| {
                 format!("[drill.{name}]: '{time}' is no time: write 10m, 26h or 2d")
@@ -67,6 +71,25 @@ pub fn parse(text: &str) -> Result<Settings, String> {
         }
     }
     Ok(settings)
+}
+
+/// Refuses what a drill would not look at: people would take it for proved.
+fn meaningful(drill: &DrillConfig, source: &SourceKind) -> Result<(), String> {
+    if drill.rpo.is_some() && drill.newest.is_none() {
+        return Err("rpo needs newest, the query that gives the time of the newest row".into());
+    }
+    let asks = drill.newest.is_some() || !drill.assert.is_empty();
+    if asks && drill.level == DrillLevel::Read {
+        return Err("assert and newest need level = \"restore\"".into());
+    }
+    let has_server =
+        matches!(source, SourceKind::Postgres(_) | SourceKind::Mysql(_) | SourceKind::Command(_));
+    let names_server =
+        drill.scratch.is_some() || drill.bin_dir.is_some() || drill.password.is_some();
+    if names_server && !has_server {
+        return Err("scratch, password and bin_dir are for databases that have servers".into());
+    }
+    Ok(())
 }
 
 fn syntax(text: &str, error: &toml::de::Error) -> String {

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 
 /// `env:NAME` or `file:PATH`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretRef {
     /// In a variable of the environment.
     Env(String),
@@ -17,15 +17,17 @@ pub enum SecretRef {
     File(PathBuf),
 }
 
-impl TryFrom<String> for SecretRef {
-    type Error = String;
-
-    fn try_from(text: String) -> std::result::Result<Self, String> {
-        match text.split_once(':') {
+impl<'de> Deserialize<'de> for SecretRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let value = toml::Value::deserialize(deserializer)?;
+        let parts = value.as_str().and_then(|text| text.split_once(':'));
+        match parts {
             Some(("env", name)) if !name.is_empty() => Ok(Self::Env(name.to_owned())),
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
-            // The text may be the secret itself: it must not be shown.
-            _ => Err("a secret is not written here: use \"env:NAME\" or \"file:PATH\"".to_owned()),
+            // The value may be the secret itself: it must not be shown.
+            _ => Err(D::Error::custom(
+                "a secret is not written here: use \"env:NAME\" or \"file:PATH\"",
+            )),
         }
     }
 }

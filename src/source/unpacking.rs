@@ -53,13 +53,17 @@ impl StreamInput for PeekedInput {
     }
 }
 
-/// Takes a compressed input apart: its plain bytes, and the recipe.
-pub fn unpack(input: PeekedInput) -> (Box<dyn StreamInput>, Box<dyn StreamInput>) {
+/// Takes a compressed input apart: its plain bytes, and the recipe. One that is cut off or damaged fails, unless
+/// `is_lenient`.
+pub fn unpack(
+    input: PeekedInput,
+    is_lenient: bool,
+) -> (Box<dyn StreamInput>, Box<dyn StreamInput>) {
     let (sender, receiver) = bounded(WAITING);
     let stopper = input.stopper();
     let shared = Arc::new(Mutex::new(input));
     let unpacker = Unpacker::new(Shared(shared.clone()));
-    let plain = PlainInput { unpacker, input: shared, sender: Some(sender), stopper };
+    let plain = PlainInput { unpacker, input: shared, sender: Some(sender), stopper, is_lenient };
     let ended = Err("its stream was not read to the end".to_owned());
     let recipe = RecipeInput { receiver, piece: io::Cursor::default(), ended };
     (Box::new(plain), Box::new(recipe))
@@ -81,6 +85,7 @@ struct PlainInput {
     input: Arc<Mutex<PeekedInput>>,
     sender: Option<Sender<Piece>>,
     stopper: Option<Stopper>,
+    is_lenient: bool,
 }
 
 impl PlainInput {
@@ -103,7 +108,13 @@ impl StreamInput for PlainInput {
 
     fn finish(&mut self) -> Result<(), String> {
         // Where the source failed, the recipe must not look complete either.
-        let finished = self.input.lock().expect("no panics here").finish();
+        let mut finished = self.input.lock().expect("no panics here").finish();
+        if finished.is_ok() && self.unpacker.stats().cut && !self.is_lenient {
+            finished =
+                Err("what is compressed is cut off or damaged; --allow-cut-off stores it as it \
+                            is"
+                .to_owned());
+        }
         let sent = self.send(finished.clone().map(|()| None));
         finished.and(sent.map_err(|error| error.to_string()))
     }

@@ -33,6 +33,8 @@ pub struct Unpacked {
     pub kept_bytes: u64,
     /// The input stopped being what it began as, and was kept as it is from there on.
     pub broken: bool,
+    /// That was inside of something compressed: its end is missing, or it is damaged.
+    pub cut: bool,
 }
 
 /// Takes a compressed input apart. Reading it gives the plain stream; [`Unpacker::take_recipe`] gives the other
@@ -88,6 +90,7 @@ impl<R: Read + Send> Unpacker<R> {
         Unpacked {
             input_bytes: self.intake.walker.feed.total,
             broken: self.intake.walker.broken,
+            cut: self.intake.walker.cut,
             recipe_bytes: self.stats.recipe_bytes + self.recipe.len() as u64,
             ..self.stats
         }

@@ -67,12 +67,21 @@ pub(super) struct Walker<R> {
     items: VecDeque<Item>,
     /// Where the input stopped being what it began as.
     pub(super) broken: bool,
+    /// That was inside of something compressed: its end is missing, or it is damaged.
+    pub(super) cut: bool,
 }
 
 impl<R: Read> Walker<R> {
     pub(super) fn new(reader: R) -> Self {
         let (feed, inflater) = (Feed::new(reader), Inflater::new());
-        Walker { feed, state: State::Start, inflater, items: VecDeque::new(), broken: false }
+        Walker {
+            feed,
+            state: State::Start,
+            inflater,
+            items: VecDeque::new(),
+            broken: false,
+            cut: false,
+        }
     }
 
     /// The next piece; none at the end.
@@ -120,6 +129,12 @@ impl<R: Read> Walker<R> {
         State::Rest
     }
 
+    /// The same inside of something compressed.
+    fn cut_off(&mut self) -> State {
+        self.cut = true;
+        self.give_up()
+    }
+
     fn literal(&mut self, bytes: Vec<u8>) {
         if !bytes.is_empty() {
             self.items.push_back(Item::Literal(bytes));
@@ -164,7 +179,7 @@ impl<R: Read> Walker<R> {
         self.log_frames();
         let rest = self.inflater.reader.rest();
         self.bits(rest);
-        self.give_up()
+        self.cut_off()
     }
 
     fn bits(&mut self, bits: RawBits) {
@@ -179,7 +194,7 @@ impl<R: Read> Walker<R> {
             (Some(&BLOCK_DATA), Some(_)) => State::Frames { in_objects: false },
             (Some(&BLOCK_LARGE_OBJECTS), Some(_)) => State::Object,
             (None, _) => return Ok(State::Done),
-            _ => return Ok(self.give_up()),
+            _ => return Ok(self.cut_off()),
         };
         let head = self.feed.take(1 + INT_BYTES)?;
         self.literal(head);
@@ -189,7 +204,7 @@ impl<R: Read> Walker<R> {
     fn object(&mut self) -> io::Result<State> {
         // An object id uses all 32 bits.
         let head = self.feed.peek(INT_BYTES)?;
-        let Some(id) = head.get(..INT_BYTES) else { return Ok(self.give_up()) };
+        let Some(id) = head.get(..INT_BYTES) else { return Ok(self.cut_off()) };
         let last = id[1..] == [0; 4];
         let id = self.feed.take(INT_BYTES)?;
         self.literal(id);
@@ -244,7 +259,7 @@ impl<R: Read> Walker<R> {
                 let ended = ahead.bytes.is_empty() && self.feed.between_frames();
                 if !ended || self.feed.peek(INT_BYTES)?.get(..INT_BYTES).and_then(int) != Some(0) {
                     self.bits(ahead);
-                    return Ok(self.give_up());
+                    return Ok(self.cut_off());
                 }
                 self.feed.frames = None;
                 self.frames_end(in_objects)

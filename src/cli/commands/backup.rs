@@ -111,30 +111,40 @@ pub fn run(global: &Global, args: BackupArgs) -> Result<u8> {
     };
     let (name, config, global) = global.source(wanted)?;
     let _lock = backup_source::lock(&global, &name, &args)?;
+    if args.dry_run {
+        // Hooks would tell others of a backup that is none.
+        let job = backup_source::job(&name, config, global.verbose > 0)?;
+        return back_up_job(&global, &args, job).map(|done| done.code);
+    }
     let on_error = config.common.on_error.clone();
-    match back_up_source(&global, &args, &name, config) {
+    let mut snapshot = String::new();
+    match back_up_source(&global, &args, &name, config, &mut snapshot) {
         Ok(code) => Ok(code),
         Err(error) => {
-            if let Err(failed) = backup_source::hook(&on_error, &name, "", &error.to_string()) {
-                eprintln!("warning: {failed}");
+            let told = backup_source::hook(&on_error, &name, &snapshot, &error.to_string());
+            if let Err(failed) = told {
+                output::warning(failed);
             }
             Err(error)
         }
     }
 }
 
-/// A backup between its hooks. One that fails runs nothing of what comes after it.
+/// A backup between its hooks. One that fails runs nothing of what comes after it; `snapshot` is the one that
+/// was made by then.
 fn back_up_source(
     global: &Global,
     args: &BackupArgs,
     name: &str,
     config: SourceConfig,
+    snapshot: &mut String,
 ) -> Result<u8> {
     backup_source::hook(&config.common.before, name, "", "")?;
     let after = config.common.after.clone();
     let job = backup_source::job(name, config, global.verbose > 0)?;
     let done = back_up_job(global, args, job)?;
-    backup_source::hook(&after, name, &done.snapshot, "")?;
+    *snapshot = done.snapshot;
+    backup_source::hook(&after, name, snapshot, "")?;
     Ok(done.code)
 }
 
@@ -257,7 +267,7 @@ fn sources(args: &BackupArgs) -> Result<Job> {
             let peeked = peek(input).map_err(|error| io_error("read", &name.to_string(), error))?;
             match peeked {
                 (peeked, Ok(_)) => {
-                    let (plain, recipe) = unpack(peeked);
+                    let (plain, recipe) = unpack(peeked, args.allow_cut_off);
                     let parts = UnpackedStream::new(name);
                     for (name, input) in [(&parts.plain, plain), (&parts.recipe, recipe)] {
                         let min_bytes = if *name == parts.plain { args.min_size } else { 0 };
@@ -312,10 +322,11 @@ fn io_error(action: &'static str, path: &str, source: std::io::Error) -> Error {
 fn print(global: &Global, report: &Report) -> Result<()> {
     let summary = report.snapshot.summary;
     for warning in &report.warnings {
-        eprintln!("warning: {warning}");
+        output::warning(warning);
     }
     for problem in &report.problems {
-        eprintln!("restow: {}: {}", problem.path, problem.detail);
+        let text = format!("{}: {}", problem.path, problem.detail);
+        eprintln!("restow: {}", output::plain(&text));
     }
     if global.json {
         output::json(&serde_json::json!({
@@ -357,7 +368,7 @@ fn print(global: &Global, report: &Report) -> Result<()> {
     }
     let is_source = report.snapshot.source.is_some();
     for stream in report.snapshot.streams.iter().filter(|it| it.size == 0 && !is_source) {
-        eprintln!("warning: {} is empty (--min-size makes that a failure)", stream.name);
+        output::warning(format!("{} is empty (--min-size makes that a failure)", stream.name));
     }
     match report.name {
         Some(name) => output::line(format!("snapshot {} saved", name.short()))?,

@@ -1,5 +1,6 @@
 use std::fs::File;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use restow::backup::files::FilesSource;
@@ -9,10 +10,11 @@ use restow::database::stream_part;
 use restow::error::Error;
 use restow::format::snapshot::{SourceRef, UnpackedStream};
 use restow::settings::{CommonConfig, SourceConfig, SourceKind};
+use restow::store::pause::{Patience, Pause};
 
 use super::backup::BackupArgs;
 use super::paths::PathArgs;
-use crate::cli::{Global, sources};
+use crate::cli::{Global, interrupt, output, sources};
 
 /// What a backup is of, however it was asked for.
 #[derive(Default)]
@@ -70,10 +72,20 @@ pub fn lock(global: &Global, name: &str, args: &BackupArgs) -> Result<Option<Fil
         return Err(Error::Conflict(text).into());
     }
     if !global.quiet {
-        eprintln!("waiting for another backup of {name}");
+        output::warning(format!("waiting for another backup of {name}"));
     }
-    flock(&file, FlockOperation::LockExclusive).context("wait for the other backup")?;
-    Ok(Some(file))
+    let progress = interrupt::progress();
+    let waiter = Patience::new(|| progress.is_interrupted());
+    while waiter.pause(Duration::from_millis(100)) {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => {}
+            other => {
+                other.context("wait for the other backup")?;
+                return Ok(Some(file));
+            }
+        }
+    }
+    Err(Error::Interrupted.into())
 }
 
 /// Runs a hook; its failure is the caller's to weigh.

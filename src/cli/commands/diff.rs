@@ -8,7 +8,7 @@ use restow::diff::{Change, StreamDiff, run as compare};
 use restow::repository::snapshots::Filter;
 
 use super::tables;
-use crate::cli::{Global, output};
+use crate::cli::{Global, output, sources};
 
 /// Compare two snapshots
 #[derive(Args)]
@@ -21,6 +21,9 @@ pub struct DiffArgs {
     /// Compare databases table by table: rows, bytes, definitions
     #[arg(long)]
     tables: bool,
+    /// What `latest` means: the newest of this source [default, with --tables: that of OLD]
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
     /// Also list streams, or tables, that did not change
     #[arg(long)]
     all: bool,
@@ -29,12 +32,19 @@ pub struct DiffArgs {
 /// Prints a line for each stream and file that differs.
 pub fn run(global: &Global, args: DiffArgs) -> Result<u8> {
     let repository = global.open_read_only()?;
-    let old = repository.find_snapshot(&args.old, &Filter::default())?;
-    let new = repository.find_snapshot(&args.new, &Filter::default())?;
+    let source = args.source.as_deref().map(sources::name_in_snapshots).transpose()?;
+    let filter = Filter { source, ..Filter::default() };
     if args.tables {
+        let source = filter.source.clone();
+        let old = tables::snapshot(&repository, &args.old, source.clone(), filter.clone())?;
+        // The latest of the same source: tables of another one would all look changed.
+        let source = source.or_else(|| old.snapshot.source.as_ref().map(|it| it.name.clone()));
+        let new = tables::snapshot(&repository, &args.new, source, filter)?;
         let (old, new) = (tables::of(&repository, &old)?, tables::of(&repository, &new)?);
         return print_tables(global, &args, &compare_tables(&old, &new));
     }
+    let old = repository.find_snapshot(&args.old, &filter)?;
+    let new = repository.find_snapshot(&args.new, &filter)?;
     let diffs = compare(&repository, &old.snapshot, &new.snapshot)?;
     for diff in diffs.iter().filter(|diff| args.all || diff.change != Change::Unchanged) {
         if global.json {

@@ -12,7 +12,7 @@ use restow::format::entry::{Content, Kind};
 use restow::format::snapshot::{Snapshot, StreamEntry, UnpackedStream};
 use restow::id::ChunkId;
 use restow::repository::Repository;
-use restow::repository::snapshots::NamedSnapshot;
+use restow::repository::snapshots::{Filter, NamedSnapshot};
 use restow::restore::archive::write_tar;
 use restow::restore::packed::copy_packed;
 use restow::restore::zip::write_zip;
@@ -36,6 +36,9 @@ pub struct DumpArgs {
     /// Write a table of a database, SCHEMA.TABLE, in this form
     #[arg(long, value_enum)]
     format: Option<TableFormat>,
+    /// Only snapshots of this source
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
     /// Print the SHA-256 of the bytes to standard error
     #[arg(long)]
     sha256: bool,
@@ -87,10 +90,11 @@ fn dump_table(repository: &Repository, named: &NamedSnapshot, args: &DumpArgs) -
 /// Writes the stream.
 pub fn run(global: &Global, args: DumpArgs) -> Result<u8> {
     let repository = global.open_read_only()?;
-    let filter = args.filter.filter();
+    let source = args.source.as_deref().map(sources::name_in_snapshots).transpose()?;
+    let filter = Filter { source: source.clone(), ..args.filter.filter() };
     let mut holding = filter.clone();
     if args.format.is_some() {
-        let named = repository.find_snapshot(&args.snapshot, &filter)?;
+        let named = tables::snapshot(&repository, &args.snapshot, source, filter)?;
         return dump_table(&repository, &named, &args);
     }
     holding.paths.extend(args.stream.as_deref().map(super::name_of));

@@ -172,7 +172,7 @@ fn repair_index(global: &Global, args: &IndexArgs) -> Result<u8> {
 fn tell_losses(losses: impl Iterator<Item = String>) -> u8 {
     let mut code = 0;
     for loss in losses {
-        eprintln!("warning: {loss}");
+        output::warning(loss);
         code = 1;
     }
     code

@@ -17,7 +17,7 @@ use restow::restore::options::{Overwrite, Selection, TreeOptions, TreeReport, Wa
 use restow::restore::tree::restore_tree;
 
 use super::restore_into::{self, How, IntoArgs};
-use super::{FilterArgs, name_of};
+use super::{FilterArgs, name_of, tables};
 use crate::cli::{Global, interrupt, output};
 
 /// Restore the files of a snapshot, or a part of them; streams become files. Or put a database back
@@ -112,11 +112,7 @@ pub fn run(global: &Global, args: RestoreArgs) -> Result<u8> {
 fn into_database(global: &Global, args: &RestoreArgs) -> Result<u8> {
     let (global, source) = args.into.source(global)?;
     let repository = global.open_read_only()?;
-    let filter = Filter { source, ..args.filter.filter() };
-    if args.wanted() == "latest" && filter.source.is_none() {
-        restore_into::refuse_any(&repository, &filter)?;
-    }
-    let named = repository.find_snapshot(args.wanted(), &filter)?;
+    let named = tables::snapshot(&repository, args.wanted(), source, args.filter.filter())?;
     let how = How { no_owner: args.no_owner, dry_run: args.dry_run };
     restore_into::run(&global, &repository, &named, &args.into, how)
 }

@@ -5,12 +5,12 @@ use clap::Args;
 use restow::catalogue::{Catalogue, Mode};
 use restow::database::postgres::dsn::Dsn;
 use restow::database::postgres::restore as postgres;
-use restow::database::postgres::restore::{Origin, RestoreOptions, Step, Verdict};
+use restow::database::postgres::restore::{Check, Origin, RestoreOptions, Step, Verdict};
 use restow::database::verify::catalogues;
-use restow::database::{pour, without_password};
+use restow::database::without_password;
 use restow::error::Error;
 use restow::repository::Repository;
-use restow::repository::snapshots::{Filter, NamedSnapshot};
+use restow::repository::snapshots::NamedSnapshot;
 use restow::settings::{SourceConfig, SourceKind, ad_hoc};
 
 use super::restore_other as other;
@@ -55,7 +55,7 @@ pub struct IntoArgs {
     pub(super) yes_overwrite: Option<String>,
     /// The stream, where the snapshot has several dumps
     #[arg(long, value_name = "STREAM")]
-    stream: Option<String>,
+    pub(super) stream: Option<String>,
 }
 
 /// Options that restores of files have as well.
@@ -145,7 +145,7 @@ pub fn run(
             let bin_dir = config.bin_dir.clone().or_else(|| args.source_bin_dir(global));
             let options = options(target, args, how, bin_dir);
             match catalogue.mode {
-                Mode::Sql => into_psql(global, &origin, &options, args, how),
+                Mode::Sql => other::psql(global, &origin, options, how),
                 _ => into_postgres(global, &origin, options, how),
             }
         }
@@ -158,25 +158,6 @@ pub fn run(
             Err(Error::Usage(text).into())
         }
     }
-}
-
-/// The latest snapshot must not be one of whatever source came last.
-pub fn refuse_any(repository: &Repository, filter: &Filter) -> Result<()> {
-    let mut names = std::collections::BTreeSet::new();
-    for named in repository.snapshots(filter)? {
-        if named.snapshot.catalogue.is_some() {
-            let streams = named.snapshot.streams.first().map(|stream| stream.name.to_string());
-            let source = named.snapshot.source.map(|source| source.name);
-            names.extend(source.or(streams));
-        }
-    }
-    if names.len() < 2 {
-        return Ok(());
-    }
-    let names: Vec<String> = names.into_iter().collect();
-    let text =
-        format!("of what? Name a snapshot, or one by --source or --path: {}", names.join(", "));
-    Err(Error::Usage(text).into())
 }
 
 pub(super) fn say(global: &Global, text: impl std::fmt::Display) -> Result<()> {
@@ -297,6 +278,19 @@ pub(super) fn typed_name() -> Result<String> {
     Ok(line.trim().to_owned())
 }
 
+/// Prints what was looked at before a restore.
+pub(super) fn print_checks(checks: &[Check]) -> Result<()> {
+    for check in checks {
+        let mark = match check.verdict {
+            Verdict::Good => "ok     ",
+            Verdict::Warning => "warning",
+            Verdict::Bad => "problem",
+        };
+        output::line(format!("{mark}  {}: {}", check.what, check.detail))?;
+    }
+    Ok(())
+}
+
 fn print_plan(global: &Global, plan: &postgres::Plan) -> Result<u8> {
     let refused = plan.refusal().is_some();
     if global.json {
@@ -316,14 +310,7 @@ fn print_plan(global: &Global, plan: &postgres::Plan) -> Result<u8> {
         }))?;
         return Ok(if refused { 11 } else { 0 });
     }
-    for check in &plan.checks {
-        let mark = match check.verdict {
-            Verdict::Good => "ok     ",
-            Verdict::Warning => "warning",
-            Verdict::Bad => "problem",
-        };
-        output::line(format!("{mark}  {}: {}", check.what, check.detail))?;
-    }
+    print_checks(&plan.checks)?;
     for (number, step) in plan.steps.iter().enumerate() {
         let text = match step {
             Step::Create(name) => format!("make the database {name}"),
@@ -355,32 +342,4 @@ fn print_plan(global: &Global, plan: &postgres::Plan) -> Result<u8> {
         "dry run: nothing was changed"
     })?;
     Ok(if refused { 11 } else { 0 })
-}
-
-/// A plain dump goes through psql.
-fn into_psql(
-    global: &Global,
-    origin: &Origin<'_>,
-    options: &RestoreOptions,
-    args: &IntoArgs,
-    how: How,
-) -> Result<u8> {
-    let catalogue = origin.catalogue;
-    let pieces = restow::database::postgres::sql::pieces(catalogue, options)?;
-    let surroundings = sources::surroundings();
-    let command = restow::database::postgres::sql::psql(options, &surroundings)?;
-    let tables = catalogue.tables.len();
-    if how.dry_run {
-        let count = if args.table.is_empty() { tables } else { args.table.len() };
-        output::line(format!("{count} tables would go through psql into {}", options.database()))?;
-        return Ok(0);
-    }
-    let stream = origin.snapshot.stream(catalogue.schema_stream.as_bytes());
-    let stream = stream.ok_or_else(|| Error::Missing { what: catalogue.schema_stream.clone() })?;
-    let progress = interrupt::progress();
-    let shown = output::Display::start(global, &progress);
-    pour::pour(origin.repository, stream, &pieces, command, None, &progress)?;
-    drop(shown);
-    say(global, format!("{} restored by psql", options.database()))?;
-    Ok(0)
 }

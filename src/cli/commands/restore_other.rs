@@ -1,14 +1,15 @@
 use std::io::IsTerminal;
 
 use anyhow::Result;
-use restow::database::postgres::restore::Origin;
+use restow::database::postgres::restore::{Origin, RestoreOptions};
+use restow::database::postgres::sql;
 use restow::database::{mysql, pour, sqlite};
 use restow::error::Error;
 use restow::repository::Repository;
 use restow::repository::snapshots::NamedSnapshot;
 use restow::settings::{MysqlConfig, SqliteConfig};
 
-use super::restore_into::{How, IntoArgs, say};
+use super::restore_into::{How, IntoArgs, print_checks, say, typed_name};
 use crate::cli::{Global, interrupt, output, sources};
 
 const OF_MYSQL: [&str; 5] = ["--database", "--create", "--table", "--schema-only", "--data-only"];
@@ -61,7 +62,7 @@ fn may_ask(error: &Error, args: &IntoArgs, how: How) -> bool {
 
 fn confirmed(error: &Error) -> Result<String> {
     eprintln!("{error}");
-    super::restore_into::typed_name()
+    typed_name()
 }
 
 /// Into a database file.
@@ -94,9 +95,11 @@ pub fn sqlite(
     }
     let progress = interrupt::progress();
     let shown = output::Display::start(global, &progress);
-    let tables = sqlite::restore(origin, &config.path, overwrite.as_deref(), &progress)?;
+    let restored = sqlite::restore(origin, &config.path, overwrite.as_deref(), &progress)?;
     drop(shown);
-    say(global, format!("{path} restored: {tables} tables, integrity_check ok"))?;
+    let tables = restored.tables;
+    let checked = restored.unchecked.as_deref().unwrap_or("integrity_check ok");
+    say(global, format!("{path} restored: {tables} tables, {checked}"))?;
     Ok(0)
 }
 
@@ -109,6 +112,7 @@ pub fn command(
     args: &IntoArgs,
     how: How,
 ) -> Result<u8> {
+    args.only("the output of a command", &[])?;
     let is_own = !argv.is_empty();
     let recorded = named.snapshot.source.as_ref().map_or(&[][..], |source| &source.restore);
     // Whoever holds a write-only key may have written that one.
@@ -118,8 +122,13 @@ pub fn command(
         return Err(Error::Usage(text.into()).into());
     };
     let is_catalogue = |name| named.snapshot.catalogue.as_ref() == Some(name);
-    let stream = named.snapshot.streams.iter().find(|stream| !is_catalogue(&stream.name));
-    let stream = stream.ok_or_else(|| Error::Missing { what: "the stream".into() })?;
+    let mut streams = named.snapshot.streams.iter().filter(|stream| !is_catalogue(&stream.name));
+    let stream = match &args.stream {
+        Some(name) => streams.find(|stream| stream.name.as_bytes() == name.as_bytes()),
+        None => streams.next(),
+    };
+    let wanted = args.stream.as_deref().unwrap_or("of the command");
+    let stream = stream.ok_or_else(|| Error::Missing { what: format!("stream {wanted}") })?;
     let text = format!("{} ({}) into {}", stream.name, output::bytes(stream.size), argv.join(" "));
     if how.dry_run {
         output::line(text)?;
@@ -142,5 +151,43 @@ pub fn command(
     pour::pour(repository, stream, &[pour::Piece::Whole], command, None, &progress)?;
     drop(shown);
     say(global, text)?;
+    Ok(0)
+}
+
+/// A plain dump goes through psql.
+pub fn psql(
+    global: &Global,
+    origin: &Origin<'_>,
+    mut options: RestoreOptions,
+    how: How,
+) -> Result<u8> {
+    let surroundings = sources::surroundings();
+    let mut plan = sql::plan(origin, &options, &surroundings)?;
+    if how.dry_run {
+        let refused = plan.refusal().is_some();
+        print_checks(&plan.checks)?;
+        let database = options.database();
+        output::line(format!("{} tables would go through psql into {database}", plan.tables))?;
+        output::line(if refused {
+            "dry run: it would be refused"
+        } else {
+            "dry run: nothing was changed"
+        })?;
+        return Ok(if refused { 11 } else { 0 });
+    }
+    let asks = plan.refusal().filter(|it| it.detail.contains("--yes-overwrite"));
+    if let Some(check) = asks
+        && options.overwrite.is_none()
+        && std::io::stdin().is_terminal()
+    {
+        eprintln!("{}", check.detail);
+        options.overwrite = Some(typed_name()?);
+        plan = sql::plan(origin, &options, &surroundings)?;
+    }
+    let progress = interrupt::progress();
+    let shown = output::Display::start(global, &progress);
+    sql::restore(origin, &plan, &options, &progress)?;
+    drop(shown);
+    say(global, format!("{} restored by psql", options.database()))?;
     Ok(0)
 }

@@ -35,6 +35,9 @@ struct DiffArgs {
     snapshot: String,
     /// The live database: a source of the configuration file, or postgres://…
     live: String,
+    /// Of the snapshots of this source [default: the live one, where it is a source]
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
     /// The table, SCHEMA.TABLE
     #[arg(long, value_name = "TABLE")]
     table: String,
@@ -72,11 +75,16 @@ pub fn find<'a>(found: &'a [Catalogue], wanted: &str) -> Result<(&'a Catalogue, 
 /// Compares rows.
 pub fn run(global: &Global, args: RowsArgs) -> Result<u8> {
     let Action::Diff(args) = args.action;
+    let (source, live, global) = live(global, &args.live)?;
+    let global = &global;
     let repository = global.open_read_only()?;
-    let named = repository.find_snapshot(&args.snapshot, &Filter::default())?;
+    // Of the live database, where it is a source: never those of another one.
+    let filter = Filter { source: Some(source.clone()), ..Filter::default() };
+    let is_known = repository.snapshots(&filter)?.into_iter().next().is_some();
+    let source = args.source.clone().or(Some(source).filter(|_| is_known));
+    let named = tables::snapshot(&repository, &args.snapshot, source, Filter::default())?;
     let found = tables::of(&repository, &named)?;
     let (catalogue, table) = find(&found, &args.table)?;
-    let live = live(global, &args.live)?;
     let origin = Origin { repository: &repository, snapshot: &named.snapshot, catalogue };
     let key = if args.key.is_empty() { table.key.clone() } else { args.key.clone() };
     let mut sql: Option<Box<dyn Write>> = match &args.sql {
@@ -127,10 +135,14 @@ pub fn run(global: &Global, args: RowsArgs) -> Result<u8> {
     Ok(0)
 }
 
-fn live(global: &Global, wanted: &str) -> Result<Dsn> {
-    let (name, config, _) = global.source(wanted)?;
+/// The name of a live database as a source, the way to it, and the options with its repository.
+fn live(global: &Global, wanted: &str) -> Result<(String, Dsn, Global)> {
+    let (name, config, global) = global.source(wanted)?;
     match &config.kind {
-        SourceKind::Postgres(config) => Ok(backup::dsn(&name, config, &sources::surroundings())?),
+        SourceKind::Postgres(config) => {
+            let dsn = backup::dsn(&name, config, &sources::surroundings())?;
+            Ok((name, dsn, global))
+        }
         _ => Err(Error::Usage("rows are compared with those of PostgreSQL only".into()).into()),
     }
 }

@@ -33,6 +33,39 @@ pub fn of(repository: &Repository, named: &NamedSnapshot) -> Result<Vec<Catalogu
     Ok(found)
 }
 
+/// The snapshot that a command about one database means: `latest` alone would be of whatever source came
+/// last, where there are several.
+pub fn snapshot(
+    repository: &Repository,
+    wanted: &str,
+    source: Option<String>,
+    filter: Filter,
+) -> Result<NamedSnapshot> {
+    let filter = Filter { source: source.or(filter.source), ..filter };
+    if wanted == "latest" && filter.source.is_none() {
+        refuse_any(repository, &filter)?;
+    }
+    Ok(repository.find_snapshot(wanted, &filter)?)
+}
+
+fn refuse_any(repository: &Repository, filter: &Filter) -> Result<()> {
+    let mut names = std::collections::BTreeSet::new();
+    for named in repository.snapshots(filter)? {
+        if named.snapshot.catalogue.is_some() {
+            let streams = named.snapshot.streams.first().map(|stream| stream.name.to_string());
+            let source = named.snapshot.source.map(|source| source.name);
+            names.extend(source.or(streams));
+        }
+    }
+    if names.len() < 2 {
+        return Ok(());
+    }
+    let names: Vec<String> = names.into_iter().collect();
+    let text =
+        format!("of what? Name a snapshot, or one by --source or --path: {}", names.join(", "));
+    Err(Error::Usage(text).into())
+}
+
 /// Lists.
 pub fn run(global: &Global, args: TablesArgs) -> Result<u8> {
     let repository = global.open_read_only()?;

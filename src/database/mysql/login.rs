@@ -32,6 +32,9 @@ impl Login {
         let rest = rest.ok_or("the address must begin with mysql:// or mariadb://")?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (place, database) = rest.split_once('/').unwrap_or((rest, ""));
+        if database.contains('@') {
+            return Err("a '/' in the user or password must be written as %2F".into());
+        }
         let (user, server) = place.rsplit_once('@').unwrap_or(("", place));
         let (user, password) = user.split_once(':').unwrap_or((user, ""));
         let (host, port) = server.rsplit_once(':').unwrap_or((server, ""));
@@ -49,7 +52,11 @@ impl Login {
             match pair.split_once('=') {
                 Some(("socket", path)) => login.socket = decoded(path)?,
                 Some(("ssl-ca", path)) => login.ssl_ca = decoded(path)?,
-                _ => return Err(format!("'{pair}' is not supported: only socket= and ssl-ca=")),
+                _ => {
+                    // What stands behind it may be a secret.
+                    let word = pair.split('=').next().unwrap_or_default();
+                    return Err(format!("'{word}=' is not supported: only socket= and ssl-ca="));
+                }
             }
         }
         if login.user.is_empty() {

@@ -107,6 +107,9 @@ impl Dsn {
     fn parse_url(&mut self, rest: &str) -> Result<(), String> {
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (place, database) = rest.split_once('/').unwrap_or((rest, ""));
+        if database.contains('@') {
+            return Err("a '/' in the user or password must be written as %2F".into());
+        }
         let (login, server) = match place.rsplit_once('@') {
             Some((login, server)) => (Some(login), server),
             None => (None, place),

@@ -11,7 +11,7 @@ use tempfile::NamedTempFile;
 
 use super::{check, compare, open_copy, tables};
 use crate::database::postgres::restore::Origin;
-use crate::database::source_error;
+use crate::database::{leftover, source_error};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::restore::{WriterTarget, copy_stream};
@@ -31,14 +31,22 @@ pub fn refuse(path: &Path, overwrite: Option<&str>) -> Result<()> {
     Err(Error::Conflict(text))
 }
 
-/// Restores. Returns the number of tables. A file that is there is replaced only where its name is
+/// What was restored.
+pub struct Restored {
+    /// How many tables.
+    pub tables: usize,
+    /// What could not be looked at.
+    pub unchecked: Option<String>,
+}
+
+/// Restores. A file that is there is replaced only where its name is
 /// confirmed; the new one has its mode and owner.
 pub fn restore(
     origin: &Origin<'_>,
     path: &Path,
     overwrite: Option<&str>,
     progress: &Progress,
-) -> Result<usize> {
+) -> Result<Restored> {
     refuse(path, overwrite)?;
     // Through a link: the file that it points to is the database.
     let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
@@ -47,21 +55,21 @@ pub fn restore(
         what: format!("stream {}", origin.catalogue.schema_stream),
     })?;
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let file = tempfile::Builder::new().prefix(".restow-").tempfile_in(folder);
+    let file = leftover::file(folder, ".restow-sqlite-");
     let file = file.map_err(|source| io("make a file in", folder, source))?;
     let mut target =
         WriterTarget { writer: file.as_file(), name: file.path().display().to_string() };
     copy_stream(origin.repository, stream, &mut target, progress)?;
     let failed = |error: String| source_error(&path.display().to_string(), error);
     let connection = open_copy(file.path()).map_err(|error| failed(error.to_string()))?;
-    check(&connection, SqliteCheck::Full).map_err(failed)?;
+    let unchecked = check(&connection, SqliteCheck::Full).map_err(failed)?;
     let tables = tables(&connection, "").map_err(|error| failed(error.to_string()))?;
     compare(&origin.catalogue.tables, &tables).map_err(failed)?;
     drop(connection);
     replace(file, path)?;
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
     synced.map_err(|source| io("sync", folder, source))?;
-    Ok(tables.len())
+    Ok(Restored { tables: tables.len(), unchecked })
 }
 
 fn replace(file: NamedTempFile, path: &Path) -> Result<()> {
