@@ -166,7 +166,6 @@ impl Plan {
         let fit = |patterns: &[String]| Patterns::new(patterns).fit(schema, name);
         let config = &self.config;
         (config.tables.is_empty() || fit(&config.tables))
-            && !fit(&config.exclude_tables)
             && !fit(&config.exclude_data)
     }
 
@@ -184,7 +183,6 @@ impl Plan {
         let config = &self.config;
         for (option, patterns) in [
             ("tables", &config.tables),
-            ("exclude_tables", &config.exclude_tables),
             ("exclude_data", &config.exclude_data),
         ] {
             if let Some(pattern) = Patterns::new(patterns).unused(all.clone()) {

@@ -31,7 +31,7 @@ pub struct RestoreOptions {
     pub database: Option<String>,
     /// Make the database first.
     pub create: bool,
-    /// Drop what the snapshot holds first, with all that depends on it.
+    /// Drop what the snapshot holds first, and nothing else.
     pub clean: bool,
     /// Only these tables, `SCHEMA.TABLE`; all where empty.
     pub tables: Vec<String>,
