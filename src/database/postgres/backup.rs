@@ -165,8 +165,7 @@ impl Plan {
         let (schema, name) = (&relation.schema, &relation.name);
         let fit = |patterns: &[String]| Patterns::new(patterns).fit(schema, name);
         let config = &self.config;
-        (config.tables.is_empty() || fit(&config.tables))
-            && !fit(&config.exclude_data)
+        (config.tables.is_empty() || fit(&config.tables)) && !fit(&config.exclude_data)
     }
 
     /// Tables that are read by sessions of our own.
@@ -181,10 +180,9 @@ impl Plan {
         let mut warnings = Vec::new();
         let all = self.view.relations.iter().map(|it| (it.schema.as_str(), it.name.as_str()));
         let config = &self.config;
-        for (option, patterns) in [
-            ("tables", &config.tables),
-            ("exclude_data", &config.exclude_data),
-        ] {
+        for (option, patterns) in
+            [("tables", &config.tables), ("exclude_data", &config.exclude_data)]
+        {
             if let Some(pattern) = Patterns::new(patterns).unused(all.clone()) {
                 let text = format!("{option}: '{pattern}' fits no table of the database");
                 if option == "tables" {

@@ -2,6 +2,7 @@
 //! our own, several at a time, keys and indexes by `pg_restore` again.
 
 mod archive;
+mod clean;
 mod load;
 mod objects;
 mod plan;
