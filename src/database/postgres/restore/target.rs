@@ -140,7 +140,7 @@ pub fn session(plan: &Plan, options: &RestoreOptions) -> Result<Client> {
 fn set_properties(plan: &Plan, options: &RestoreOptions) -> Result<()> {
     let mut entries = plan.archive.toc.entries.iter();
     let Some(made) = entries.find(|entry| entry.desc == "DATABASE") else { return Ok(()) };
-    let mut client = Client::connect(&options.dsn()).map_err(|error| named(options, error))?;
+    let mut client = session(plan, options)?;
     let new = quote(options.database());
     let mut sql = Vec::new();
     if !options.no_owner && !made.owner.is_empty() {
@@ -148,23 +148,31 @@ fn set_properties(plan: &Plan, options: &RestoreOptions) -> Result<()> {
     }
     let own = |entry: &&TocEntry| match entry.desc.as_str() {
         "DATABASE PROPERTIES" => true,
-        "COMMENT" => entry.tag.starts_with("DATABASE "),
+        "COMMENT" | "SECURITY LABEL" => entry.tag.starts_with("DATABASE "),
         "ACL" => entry.tag.starts_with("DATABASE ") && !options.no_owner,
         _ => false,
     };
     for entry in plan.archive.toc.entries.iter().filter(own) {
-        for old in [made.tag.clone(), quote(&made.tag)] {
-            let old = format!(" DATABASE {old} ");
-            if entry.defn.contains(&old) {
-                sql.push(entry.defn.replace(&old, &format!(" DATABASE {new} ")));
-                break;
-            }
-        }
+        sql.push(renamed(&entry.defn, &made.tag, &new));
     }
     for sql in sql {
         client.query(&sql).map_err(|error| named(options, error))?;
     }
     Ok(())
+}
+
+/// Statements about a database, one a line, about another one: only the first name of a line is its,
+/// others stand in texts.
+fn renamed(definition: &str, old: &str, new: &str) -> String {
+    let spellings = [old.to_owned(), quote(old)].map(|old| format!(" DATABASE {old} "));
+    let line = |line: &str| {
+        let found = spellings.iter().filter_map(|it| line.split_once(it.as_str()));
+        match found.min_by_key(|(before, _)| before.len()) {
+            Some((before, after)) => format!("{before} DATABASE {new} {after}"),
+            None => line.to_owned(),
+        }
+    };
+    definition.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Makes the schemas of tables that are restored alone.
@@ -275,6 +283,17 @@ impl Runner<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn statements_about_a_database_name_the_new_one() {
+        let sql = "REVOKE ALL ON DATABASE shop FROM PUBLIC;\nGRANT ALL ON DATABASE shop TO x;\n";
+        let expected =
+            "REVOKE ALL ON DATABASE \"n\" FROM PUBLIC;\nGRANT ALL ON DATABASE \"n\" TO x;\n";
+        assert_eq!(renamed(sql, "shop", "\"n\""), expected);
+        let sql = "COMMENT ON DATABASE \"a b\" IS 'the DATABASE a b is old';";
+        let expected = "COMMENT ON DATABASE n IS 'the DATABASE a b is old';";
+        assert_eq!(renamed(sql, "a b", "n"), expected);
+    }
 
     #[test]
     fn definitions_are_moved() {
