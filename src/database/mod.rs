@@ -18,6 +18,7 @@ pub mod rows;
 pub mod rows_diff;
 pub mod scan;
 pub mod sqlite;
+pub mod undo;
 pub mod verify;
 
 use std::ffi::{OsStr, OsString};

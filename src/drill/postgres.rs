@@ -263,6 +263,17 @@ impl Ask for Database {
         Ok(count.and_then(|count| count.parse().ok()))
     }
 
+    fn has_more(&mut self, table: &Table) -> Result<bool, String> {
+        let name = format!("{}.{}", quote(&table.schema), quote(&table.name));
+        let of_extension = format!(
+            "SELECT true FROM pg_catalog.pg_depend WHERE deptype = 'e'
+               AND classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+               AND objid = pg_catalog.to_regclass({})",
+            literal(&name)
+        );
+        Ok(self.ask(&of_extension)?.is_some())
+    }
+
     fn age(&self, sql: &str) -> String {
         let sql = sql.trim().trim_end_matches(';');
         format!("SELECT extract(epoch FROM now() - ({sql}))")

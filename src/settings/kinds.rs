@@ -63,13 +63,11 @@ pub struct PostgresConfig {
     /// Connections that read tables at the same time.
     #[serde(default = "two")]
     pub jobs: usize,
-    /// Only these tables, as patterns `SCHEMA.TABLE`; all where empty.
+    /// Rows of these tables only, as patterns `SCHEMA.TABLE`; of all where empty. All definitions come
+    /// along.
     #[serde(default)]
     pub tables: Vec<String>,
-    /// Not these.
-    #[serde(default)]
-    pub exclude_tables: Vec<String>,
-    /// Of these the definition, but no rows.
+    /// No rows of these.
     #[serde(default)]
     pub exclude_data: Vec<String>,
     /// Roles and tablespaces of the server as well.
@@ -187,7 +185,6 @@ impl PostgresConfig {
             order: RowOrder::default(),
             jobs: two(),
             tables: Vec::new(),
-            exclude_tables: Vec::new(),
             exclude_data: Vec::new(),
             globals: true,
             lock_timeout: ten_minutes(),

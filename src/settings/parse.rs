@@ -227,6 +227,9 @@ mod tests {
         assert_eq!(text, "[source.a]: 'tag' is not known (option); is it 'tags'?");
         let text = problem("[source.a]\ntype = \"postgresql\"");
         assert_eq!(text, "[source.a]: 'postgresql' is not known (type); is it 'postgres'?");
+        let text = "[source.a]\ntype = \"postgres\"\ndsn = \"x\"\nexclude_tables = [\"a.b\"]";
+        let expected = "[source.a]: 'exclude_tables' is not known (option); is it 'exclude_data'?";
+        assert_eq!(problem(text), expected);
         let text = problem(&format!("{source}repo = \"mian\"\n[repo.main]\nurl = \"x\""));
         assert_eq!(text, "[source.a]: 'mian' is not known (repo); is it 'main'?");
         assert!(problem("[source.a]\npath = \"x\"").contains("type is missing"));

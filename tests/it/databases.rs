@@ -346,7 +346,7 @@ fn parts_of_a_database_are_read_as_asked() {
     let config = configure(
         &program,
         &server,
-        "tables = [\"plain.*\"]\nexclude_tables = [\"plain.big\"]\nexclude_data = [\"plain.serials\"]\n",
+        "tables = [\"plain.*\"]\nexclude_data = [\"plain.big\", \"plain.serials\"]\n",
     );
     program.ok(&["--config", &config, "backup", "--source", "shop"], b"");
     let listed = text(&program.ok(&["tables"], b""));

@@ -17,7 +17,7 @@ use crate::databases::{configure, shop};
 use crate::postgres::{Postgres, succeeded};
 use crate::support::*;
 
-fn backed_up(server: &Postgres) -> Program {
+pub fn backed_up(server: &Postgres) -> Program {
     let program = Program::initialized();
     let config = configure(&program, server, "");
     program.ok(&["--config", &config, "backup", "--source", "shop"], b"");
@@ -198,6 +198,63 @@ fn rows_that_changed_are_found_and_put_back() {
     assert_eq!(server.sql("shop", &sum), before);
     let said = program.fails(&["rows", "diff", "latest", &live, "--table", "plain.nokey"], b"", 2);
     assert!(said.contains("--key"), "{said}");
+}
+
+#[test]
+fn values_that_moved_to_another_row_are_put_back() {
+    let server = Postgres::version(15);
+    server.sql("postgres", "CREATE DATABASE shop");
+    server.script(
+        "shop",
+        "CREATE TABLE seat (id int PRIMARY KEY, place text UNIQUE, next int REFERENCES seat
+           DEFERRABLE);
+         INSERT INTO seat VALUES (1, 'window'), (2, 'aisle'), (3, 'middle'), (4, 'door');
+         UPDATE seat SET next = id % 4 + 1;",
+    );
+    let program = backed_up(&server);
+    let rows = "SELECT string_agg(s::text, ',' ORDER BY id) FROM seat s";
+    let before = server.sql("shop", rows);
+    // Of a row that is gone to one that was there, and to one that is new.
+    server.script(
+        "shop",
+        "UPDATE seat SET next = NULL; DELETE FROM seat WHERE id IN (1, 4);
+         UPDATE seat SET place = 'window' WHERE id = 2;
+         INSERT INTO seat VALUES (5, 'door', 3), (6, 'aisle', 5);",
+    );
+    let back = program.path("back.sql");
+    let (live, back) = (server.dsn("shop"), back.to_str().unwrap());
+    program.ok(&["rows", "diff", "latest", &live, "--table", "seat", "--sql", back], b"");
+    let sql = std::fs::read_to_string(back).unwrap();
+    server.script("shop", &sql);
+    assert_eq!(server.sql("shop", rows), before, "{sql}");
+}
+
+#[test]
+fn rows_are_not_compared_by_what_several_have() {
+    let server = Postgres::version(15);
+    server.sql("postgres", "CREATE DATABASE shop");
+    server.script(
+        "shop",
+        "CREATE TABLE twice (a int, b text); INSERT INTO twice VALUES (1, 'x'), (2, 'x')",
+    );
+    let program = backed_up(&server);
+    let live = server.dsn("shop");
+    let refused = |side: &str, key: &str, value: &str| {
+        let back = program.path(&format!("{side}-{value}.sql"));
+        let diff = ["rows", "diff", "latest", &live, "--table", "twice", "--key", key, "--sql"];
+        let said = program.fails(&[&diff[..], &[back.to_str().unwrap()]].concat(), b"", 2);
+        let expected = format!("two rows {side} have the key {value}");
+        assert!(said.contains(&expected), "{said}");
+        let sql = std::fs::read_to_string(back).unwrap();
+        assert!(!sql.contains("COMMIT"), "{sql}");
+    };
+    refused("of the snapshot", "b", "x");
+    program.ok(&["rows", "diff", "latest", &live, "--table", "twice", "--key", "a"], b"");
+    // Both are in the snapshot once, or not at all.
+    server.script("shop", "INSERT INTO twice VALUES (2, 'x')");
+    refused("live", "a", "2");
+    server.script("shop", "DELETE FROM twice WHERE a = 2; INSERT INTO twice VALUES (7), (7)");
+    refused("live", "a", "7");
 }
 
 #[test]

@@ -93,6 +93,33 @@ fn a_good_drill_is_held_and_its_report_kept_signed() {
 }
 
 #[test]
+fn the_report_of_a_drill_is_not_the_latest_backup() {
+    let drills = Drills::new(shop(15));
+    let program = &drills.program;
+    let backup = program.first_snapshot();
+    let (code, said) = drills.run(&bin(&drills.server), &["--level", "read"]);
+    assert_eq!(code, 0, "{said}");
+    let listed = text(&program.ok(&["snapshots", "--json"], b""));
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    for latest in [&["tables"][..], &["tables", "latest"], &["ls", "latest"]] {
+        let shown = text(&program.ok(latest, b""));
+        assert!(shown.contains("serials"), "{latest:?}: {shown}");
+    }
+    let diff = text(&program.ok(&["diff", "--tables", &backup, "latest"], b""));
+    assert!(!diff.contains("plain."), "{diff}");
+    assert!(!program.ok(&["dump", "latest", "plain.serials", "--format", "csv"], b"").is_empty());
+    let live = drills.server.dsn("shop");
+    let rows = ["rows", "diff", "latest", &live, "--table", "plain.serials"];
+    assert!(text(&program.ok(&rows, b"")).contains("3000 the same"));
+    let into = drills.server.dsn("new");
+    program.ok(&["restore", "latest", "--into", &into, "--create"], b"");
+    assert_eq!(drills.server.sql("new", "SELECT count(*) FROM plain.serials"), "3000");
+    // Nor does it stand for the next drill.
+    let (code, said) = drills.run(&bin(&drills.server), &["--level", "read"]);
+    assert_eq!(code, 0, "{said}");
+}
+
+#[test]
 fn each_failure_of_a_drill_is_told_apart() {
     let drills = Drills::new(shop(15));
     let good = bin(&drills.server);

@@ -136,6 +136,32 @@ fn counts_and_times_read_as_in_restic() {
     program.ok(&["prune", "--grace", "7d", "--time-limit", "1w", "-n"], b"");
 }
 
+/// Streams of two databases may have the same names.
+#[test]
+fn a_policy_keeps_the_last_of_each_source_of_a_host() {
+    let program = Program::initialized();
+    let config = program.path("restow.toml");
+    let source = |name: &str| {
+        format!(
+            "[source.{name}]\ntype = \"command\"\ncommand = [\"echo\", \"{name}\"]\nstream = \"s\"\n"
+        )
+    };
+    std::fs::write(&config, source("orders") + &source("users")).unwrap();
+    let config = config.to_str().unwrap();
+    for name in ["orders", "orders", "users", "users", "orders"] {
+        program.ok(&["--config", config, "backup", "--source", name], b"");
+    }
+    program.ok(&["forget", "--keep-last", "1", "--prune"], b"");
+    let left = lines(&program.ok(&["snapshots", "--json"], b""));
+    let names: Vec<&str> = left.iter().map(|it| it["source"]["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["users", "orders"]);
+    for (one, name) in left.iter().zip(names) {
+        let dumped = program.ok(&["dump", one["id"].as_str().unwrap()], b"");
+        assert_eq!(text(&dumped).trim(), name);
+    }
+    program.ok(&["check", "--read-data"], b"");
+}
+
 /// What the real ones refuse, dry runs refuse as well: salvaged, a repository shows snapshots that were
 /// forgotten long ago.
 #[test]

@@ -8,6 +8,7 @@ mod copy;
 mod crash;
 mod damage;
 mod databases;
+mod databases_guard;
 mod databases_locks;
 mod databases_restore;
 mod delta;

@@ -1,7 +1,8 @@
 //! A PostgreSQL server in a temporary folder, for the tests that need a real one.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use crate::support::*;
 
@@ -92,6 +93,30 @@ impl Postgres {
         }
     }
 
+    /// Makes an extension of SQL alone known to the server (18 and later).
+    pub fn offer_extension(&self, name: &str, script: &str) {
+        let folder = self.path("share/extension");
+        std::fs::create_dir_all(&folder).unwrap();
+        let control = "default_version = '1.0'\nrelocatable = false\nschema = 'public'\n";
+        std::fs::write(folder.join(format!("{name}.control")), control).unwrap();
+        std::fs::write(folder.join(format!("{name}--1.0.sql")), script).unwrap();
+        let place = self.path("share").display().to_string();
+        let set = format!("ALTER SYSTEM SET extension_control_path = '{place}:$system'");
+        self.sql("postgres", &set);
+        self.sql("postgres", "SELECT pg_reload_conf()");
+        let known = format!("SELECT count(*) FROM pg_available_extensions WHERE name = '{name}'");
+        while self.sql("postgres", &known) == "0" {
+            std::thread::yield_now();
+        }
+    }
+
+    /// A session that is told what to do line by line.
+    pub fn session(&self, database: &str) -> Session {
+        let mut command = self.client("psql");
+        command.args(["-Xq", "-v", "ON_ERROR_STOP=1", "-d", database]);
+        Session(command.stdin(Stdio::piped()).spawn().unwrap())
+    }
+
     /// The folder of its programs.
     pub fn bin(&self) -> &Path {
         &self.bin
@@ -125,6 +150,22 @@ impl Postgres {
         let mut command = self.client("psql");
         command.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", sql]);
         text(&succeeded(command).stdout).trim().to_owned()
+    }
+}
+
+/// A session of `psql`.
+pub struct Session(Child);
+
+impl Session {
+    /// Gives it SQL, which it runs when it has run what it was given before.
+    pub fn say(&mut self, sql: &str) {
+        writeln!(self.0.stdin.as_mut().unwrap(), "{sql}").unwrap();
+    }
+
+    /// Ends it when all was run.
+    pub fn end(mut self) {
+        drop(self.0.stdin.take());
+        assert!(self.0.wait().unwrap().success());
     }
 }
 

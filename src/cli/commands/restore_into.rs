@@ -32,7 +32,7 @@ pub struct IntoArgs {
     /// Make the database first
     #[arg(long, conflicts_with = "clean")]
     pub(super) create: bool,
-    /// Drop first what the snapshot holds, with everything that depends on it
+    /// Drop first what the snapshot holds; refused where something else depends on it
     #[arg(long)]
     clean: bool,
     /// Only this table, SCHEMA.TABLE; * and ? stand for letters (may be given several times)

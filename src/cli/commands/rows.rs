@@ -1,5 +1,5 @@
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
@@ -8,6 +8,7 @@ use restow::database::postgres::backup;
 use restow::database::postgres::dsn::Dsn;
 use restow::database::postgres::restore::Origin;
 use restow::database::rows_diff::{RowChange, RowDiff, compare};
+use restow::database::undo::Undo;
 use restow::error::Error;
 use restow::repository::snapshots::Filter;
 use restow::settings::SourceKind;
@@ -87,24 +88,12 @@ pub fn run(global: &Global, args: RowsArgs) -> Result<u8> {
     let (catalogue, table) = find(&found, &args.table)?;
     let origin = Origin { repository: &repository, snapshot: &named.snapshot, catalogue };
     let key = if args.key.is_empty() { table.key.clone() } else { args.key.clone() };
-    let mut sql: Option<Box<dyn Write>> = match &args.sql {
-        None => None,
-        Some(path) if path.as_os_str() == "-" => Some(Box::new(std::io::stdout())),
-        Some(path) => {
-            let file = std::fs::File::create_new(path);
-            let file = file.with_context(|| format!("create {}", path.display()))?;
-            Some(Box::new(std::io::BufWriter::new(file)))
-        }
-    };
+    let mut undo = args.sql.as_deref().map(undo).transpose()?;
     let to_stdout = args.sql.as_ref().is_some_and(|path| path.as_os_str() == "-");
     let mut shown = 0;
-    let write = |source| Error::Io { action: "write", path: "the SQL".into(), source };
-    if let Some(sql) = &mut sql {
-        writeln!(sql, "BEGIN;").map_err(write)?;
-    }
     let mut take = |diff: RowDiff| -> Result<(), Error> {
-        if let Some(sql) = &mut sql {
-            writeln!(sql, "{}", diff.sql).map_err(write)?;
+        if let Some(undo) = &mut undo {
+            undo.push(&diff)?;
         }
         shown += 1;
         if shown <= args.show && !to_stdout {
@@ -114,9 +103,8 @@ pub fn run(global: &Global, args: RowsArgs) -> Result<u8> {
     };
     let progress = interrupt::progress();
     let counts = compare(&origin, table, &live, &key, &mut take, &progress)?;
-    if let Some(mut sql) = sql {
-        writeln!(sql, "COMMIT;")?;
-        sql.flush()?;
+    if let Some(undo) = undo {
+        undo.finish()?;
     }
     if to_stdout {
         return Ok(0);
@@ -133,6 +121,18 @@ pub fn run(global: &Global, args: RowsArgs) -> Result<u8> {
         ))?;
     }
     Ok(0)
+}
+
+/// Where the SQL goes.
+fn undo(path: &Path) -> Result<Undo<Box<dyn Write>>> {
+    let out: Box<dyn Write> = if path.as_os_str() == "-" {
+        Box::new(std::io::stdout())
+    } else {
+        let file = std::fs::File::create_new(path);
+        let file = file.with_context(|| format!("create {}", path.display()))?;
+        Box::new(std::io::BufWriter::new(file))
+    };
+    Ok(Undo::new(out, &sources::surroundings().temporary)?)
 }
 
 /// The name of a live database as a source, the way to it, and the options with its repository.

@@ -14,9 +14,7 @@ const READ_ALL_DATA: u32 = 140_000;
 /// Whether a table's rows are wanted.
 pub fn is_wanted(config: &PostgresConfig, relation: &Relation) -> bool {
     let fits = |patterns: &[String]| relation.fits(&Patterns::new(patterns));
-    (config.tables.is_empty() || fits(&config.tables))
-        && !fits(&config.exclude_tables)
-        && !fits(&config.exclude_data)
+    (config.tables.is_empty() || fits(&config.tables)) && !fits(&config.exclude_data)
 }
 
 /// Looks at a database through a session of the role that is to read it.
@@ -80,11 +78,7 @@ pub fn look(
 
 fn look_at_patterns(relations: &[Relation], config: &PostgresConfig, found: &mut Findings) {
     let all = relations.iter().map(|it| (it.schema.as_str(), it.name.as_str()));
-    for (option, patterns) in [
-        ("tables", &config.tables),
-        ("exclude_tables", &config.exclude_tables),
-        ("exclude_data", &config.exclude_data),
-    ] {
+    for (option, patterns) in [("tables", &config.tables), ("exclude_data", &config.exclude_data)] {
         if let Some(pattern) = Patterns::new(patterns).unused(all.clone()) {
             let text = format!("{option}: '{pattern}' fits no table of the database");
             if option == "tables" { found.problem(text) } else { found.warning(text) }

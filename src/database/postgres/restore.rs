@@ -2,6 +2,7 @@
 //! our own, several at a time, keys and indexes by `pg_restore` again.
 
 mod archive;
+mod clean;
 mod load;
 mod objects;
 mod plan;
@@ -31,7 +32,7 @@ pub struct RestoreOptions {
     pub database: Option<String>,
     /// Make the database first.
     pub create: bool,
-    /// Drop what the snapshot holds first, with all that depends on it.
+    /// Drop what the snapshot holds first, and nothing else.
     pub clean: bool,
     /// Only these tables, `SCHEMA.TABLE`; all where empty.
     pub tables: Vec<String>,

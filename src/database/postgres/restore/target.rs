@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::archive::temporary;
+use super::clean::clean;
 use super::load::{Loaded, load_all};
 use super::plan::Plan;
 use super::{Origin, RestoreOptions, RestoreReport, objects, preflight};
@@ -123,11 +124,12 @@ fn create(plan: &Plan, options: &RestoreOptions) -> Result<()> {
     Ok(())
 }
 
-fn named(options: &RestoreOptions, error: PgError) -> Error {
+pub fn named(options: &RestoreOptions, error: PgError) -> Error {
     source_error(&options.target.address(), error)
 }
 
-fn session(plan: &Plan, options: &RestoreOptions) -> Result<Client> {
+/// A session in the target, in the encoding of the definitions.
+pub fn session(plan: &Plan, options: &RestoreOptions) -> Result<Client> {
     let mut client = Client::connect(&options.dsn()).map_err(|error| named(options, error))?;
     let encoding = plan.archive.encoding();
     client.query(encoding).map_err(|error| named(options, error))?;
@@ -138,7 +140,7 @@ fn session(plan: &Plan, options: &RestoreOptions) -> Result<Client> {
 fn set_properties(plan: &Plan, options: &RestoreOptions) -> Result<()> {
     let mut entries = plan.archive.toc.entries.iter();
     let Some(made) = entries.find(|entry| entry.desc == "DATABASE") else { return Ok(()) };
-    let mut client = Client::connect(&options.dsn()).map_err(|error| named(options, error))?;
+    let mut client = session(plan, options)?;
     let new = quote(options.database());
     let mut sql = Vec::new();
     if !options.no_owner && !made.owner.is_empty() {
@@ -146,23 +148,31 @@ fn set_properties(plan: &Plan, options: &RestoreOptions) -> Result<()> {
     }
     let own = |entry: &&TocEntry| match entry.desc.as_str() {
         "DATABASE PROPERTIES" => true,
-        "COMMENT" => entry.tag.starts_with("DATABASE "),
+        "COMMENT" | "SECURITY LABEL" => entry.tag.starts_with("DATABASE "),
         "ACL" => entry.tag.starts_with("DATABASE ") && !options.no_owner,
         _ => false,
     };
     for entry in plan.archive.toc.entries.iter().filter(own) {
-        for old in [made.tag.clone(), quote(&made.tag)] {
-            let old = format!(" DATABASE {old} ");
-            if entry.defn.contains(&old) {
-                sql.push(entry.defn.replace(&old, &format!(" DATABASE {new} ")));
-                break;
-            }
-        }
+        sql.push(renamed(&entry.defn, &made.tag, &new));
     }
     for sql in sql {
         client.query(&sql).map_err(|error| named(options, error))?;
     }
     Ok(())
+}
+
+/// Statements about a database, one a line, about another one: only the first name of a line is its,
+/// others stand in texts.
+fn renamed(definition: &str, old: &str, new: &str) -> String {
+    let spellings = [old.to_owned(), quote(old)].map(|old| format!(" DATABASE {old} "));
+    let line = |line: &str| {
+        let found = spellings.iter().filter_map(|it| line.split_once(it.as_str()));
+        match found.min_by_key(|(before, _)| before.len()) {
+            Some((before, after)) => format!("{before} DATABASE {new} {after}"),
+            None => line.to_owned(),
+        }
+    };
+    definition.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Makes the schemas of tables that are restored alone.
@@ -175,61 +185,6 @@ fn make_schemas(plan: &Plan, options: &RestoreOptions) -> Result<()> {
         client.query(&make).map_err(|error| named(options, error))?;
     }
     Ok(())
-}
-
-/// Drops what the snapshot holds, the last made first, all or nothing. What it does not hold is never
-/// dropped with it: the server refuses where something else depends on it, and nothing is changed.
-fn clean(plan: &Plan, options: &RestoreOptions) -> Result<()> {
-    let mut client = session(plan, options)?;
-    let mut sql = String::from("BEGIN;\n");
-    // Keys, indexes and triggers go with their tables; these do not, or keep tables from going.
-    let stays = ["FK CONSTRAINT", "PUBLICATION", "SUBSCRIPTION", "EVENT TRIGGER"];
-    let wanted = |entry: &&TocEntry| {
-        let is_after = stays.contains(&entry.desc.as_str());
-        plan.pre_data.contains(&entry.dump_id)
-            || (is_after && plan.post_data.contains(&entry.dump_id))
-    };
-    for entry in plan.archive.toc.entries.iter().rev().filter(wanted) {
-        if entry.desc.starts_with("BLOB") {
-            sql.push_str(&unlink(entry));
-        }
-        let verb = format!("DROP {} ", entry.desc);
-        if let Some(rest) = entry.drop_stmt.trim().strip_prefix(&verb) {
-            sql.push_str(&format!("{verb}IF EXISTS {rest}\n"));
-        } else if entry.desc == "DEFAULT"
-            && let Some(rest) = entry.drop_stmt.trim().strip_prefix("ALTER TABLE ")
-        {
-            // It keeps a sequence from going.
-            sql.push_str(&format!("ALTER TABLE IF EXISTS {rest}\n"));
-        } else if let Some(rest) = entry.drop_stmt.trim().strip_prefix("ALTER TABLE ")
-            && let Some((table, constraint)) = rest.split_once(" DROP CONSTRAINT ")
-        {
-            let drop = format!("{table} DROP CONSTRAINT IF EXISTS {constraint}");
-            sql.push_str(&format!("ALTER TABLE IF EXISTS {drop}\n"));
-        }
-    }
-    sql.push_str("COMMIT");
-    client.query(&sql).map_err(|error| {
-        let detail = format!("nothing was dropped: {error}");
-        source_error(&options.target.address(), detail)
-    })?;
-    Ok(())
-}
-
-/// Removes large objects, those that are there: one by its tag, or up to a thousand by their list
-/// (PostgreSQL 17).
-fn unlink(entry: &TocEntry) -> String {
-    let text = if entry.desc == "BLOB" { &entry.tag } else { &entry.defn };
-    let numbers = text.split(|letter: char| !letter.is_ascii_digit());
-    let numbers: Vec<&str> = numbers.filter(|number| !number.is_empty()).collect();
-    if numbers.is_empty() || entry.desc == "BLOBS" {
-        return String::new();
-    }
-    format!(
-        "SELECT pg_catalog.lo_unlink(oid) FROM pg_catalog.pg_largeobject_metadata
-         WHERE oid = ANY ('{{{}}}'::pg_catalog.oid[]);\n",
-        numbers.join(",")
-    )
 }
 
 /// Makes tables, or their keys, in another schema.
@@ -328,6 +283,17 @@ impl Runner<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn statements_about_a_database_name_the_new_one() {
+        let sql = "REVOKE ALL ON DATABASE shop FROM PUBLIC;\nGRANT ALL ON DATABASE shop TO x;\n";
+        let expected =
+            "REVOKE ALL ON DATABASE \"n\" FROM PUBLIC;\nGRANT ALL ON DATABASE \"n\" TO x;\n";
+        assert_eq!(renamed(sql, "shop", "\"n\""), expected);
+        let sql = "COMMENT ON DATABASE \"a b\" IS 'the DATABASE a b is old';";
+        let expected = "COMMENT ON DATABASE n IS 'the DATABASE a b is old';";
+        assert_eq!(renamed(sql, "a b", "n"), expected);
+    }
 
     #[test]
     fn definitions_are_moved() {
