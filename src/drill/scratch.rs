@@ -133,7 +133,9 @@ impl Scratch {
         while !is_up() {
             if let Ok(Some(status)) = server.try_wait() {
                 let said = std::fs::read_to_string(&log).unwrap_or_default();
-                let said = said.lines().last().unwrap_or_default();
+                let is_reason = |line: &&str| line.contains("FATAL") || line.contains("ERROR");
+                let reason = said.lines().rev().find(is_reason);
+                let said = reason.or(said.lines().last()).unwrap_or_default();
                 return Err(format!("it ended with {status}: {said}"));
             }
             if started.elapsed() > PATIENCE || !waiter.pause(Duration::from_millis(20)) {

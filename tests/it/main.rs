@@ -11,6 +11,8 @@ mod databases;
 mod databases_guard;
 mod databases_locks;
 mod databases_restore;
+mod databases_sources;
+mod databases_sql;
 mod delta;
 mod drills;
 mod emulators;
