@@ -19,13 +19,19 @@ use crate::source::command::CommandInput;
 use crate::source::lazy::LazyInput;
 use crate::source::{Stopper, StreamInput};
 
+/// Looks at the configuration alone.
+pub fn validate(config: &CommandConfig) -> std::result::Result<(), String> {
+    if config.command.is_empty() {
+        return Err("command is empty".into());
+    }
+    let trailer = config.trailer.as_deref().map(Regex::new).transpose();
+    trailer.map(drop).map_err(|error| format!("trailer: {error}"))
+}
+
 /// Prepares the stream of a command. It starts when it is read.
 pub fn prepare(name: &str, config: &CommandConfig) -> Result<Prepared> {
-    let trailer = config.trailer.as_deref().map(Regex::new).transpose();
-    let trailer = trailer.map_err(|error| source_error(name, format!("trailer: {error}")))?;
-    if config.command.is_empty() {
-        return Err(source_error(name, "command is empty"));
-    }
+    validate(config).map_err(|error| source_error(name, error))?;
+    let trailer = config.trailer.as_deref().and_then(|text| Regex::new(text).ok());
     let command: Vec<OsString> = config.command.iter().map(Into::into).collect();
     let stream = match &config.stream {
         Some(stream) => stream.clone(),

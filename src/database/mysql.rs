@@ -1,6 +1,6 @@
 //! MariaDB and MySQL: `mariadb-dump` or `mysqldump` in one transaction, looked at while it passes.
 
-mod login;
+pub mod login;
 mod probe;
 mod rename;
 mod restore;

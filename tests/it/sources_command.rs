@@ -330,6 +330,20 @@ fn what_would_be_passed_over_is_an_error_of_the_configuration() {
     let it = Configured::new("[source.x]\ntype = \"postgres\"\ndsn = \"x\"\npassword = 12345678");
     let said = it.fails(&["config", "check"], 2);
     assert!(said.contains("env:NAME") && !said.contains("1234"), "{said}");
+    for (options, wanted) in [
+        ("type = \"postgres\"\ndsn = \"postgres://u:s3cr3t@h/d\"", "password = "),
+        ("type = \"mysql\"\ndsn = \"mysql://u:s3cr3t@h/d\"", "password = "),
+        ("type = \"postgres\"\ndsn = \"hots=x\"", "is it 'host'?"),
+        ("type = \"postgres\"\ndsn = \"host=x user=u\"\njobs = 0", "jobs"),
+        ("type = \"command\"\ncommand = [\"x\"]\ntrailer = \"(\"", "trailer"),
+        ("type = \"command\"\ncommand = []", "command is empty"),
+        ("type = \"files\"\npaths = []", "paths is empty"),
+    ] {
+        let it = Configured::new(&format!("[source.x]\n{options}\n"));
+        let said = it.fails(&["config", "check"], 2);
+        assert!(said.contains("[source.x]") && said.contains(wanted), "{said}");
+        assert!(!said.contains("s3cr3t"), "{said}");
+    }
     for address in
         ["postgres://u:s3cr3t/x@host/db", "mysql://u:s3cr3t/x@host/db", "mysql://h/d?pw=s3cr3t"]
     {

@@ -208,6 +208,11 @@ impl Dsn {
         self
     }
 
+    /// Whether the words hold a password.
+    pub fn has_password(&self) -> bool {
+        self.password.is_some()
+    }
+
     /// What may end waiting for the server.
     pub fn stop(&self) -> Option<Arc<Progress>> {
         self.stop.clone()
