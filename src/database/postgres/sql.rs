@@ -16,6 +16,7 @@ use crate::database::pour::{Piece, pieces_of, pour};
 use crate::database::{Surroundings, source_error};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+use crate::restore::stream_of;
 
 /// The first minor version of each major one whose psql knows `\restrict` (PostgreSQL's release notes of
 /// August 2025); later ones all do.
@@ -196,9 +197,7 @@ pub fn restore(
     if let Some(check) = plan.refusal() {
         return Err(Error::Conflict(format!("{}: {}", check.what, check.detail)));
     }
-    let name = &origin.catalogue.schema_stream;
-    let stream = origin.snapshot.stream(name.as_bytes());
-    let stream = stream.ok_or_else(|| Error::Missing { what: format!("stream {name}") })?;
+    let stream = stream_of(origin.snapshot, &origin.catalogue.schema_stream)?;
     let Some(tools) = &plan.tools else { return Err(source_error("psql", "is not installed")) };
     let mut command: Command = options.dsn().command(&tools.program("psql"));
     command.args(["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1"]);
