@@ -220,7 +220,7 @@ impl<'a, 'b, 'c> Planner<'a, 'b, 'c> {
     fn finish(mut self, name: Name, min_bytes: u64) -> Result<Planned> {
         if self.position < min_bytes {
             let detail = format!(
-                "the stream has {} bytes, fewer than the {min_bytes} that it must have",
+                "the stream has {} bytes, fewer than the {min_bytes} of --min-size or min_bytes",
                 self.position
             );
             return Err(Error::Source { source_name: name.to_string(), detail });
