@@ -155,6 +155,11 @@ impl Splitter {
         self.state == State::Blank
     }
 
+    /// Whether `DELIMITER` set another end of statements: bodies of routines stand there.
+    pub fn is_delimited(&self) -> bool {
+        self.delimiter != b";"
+    }
+
     /// Counts bytes that the caller read itself.
     pub fn skip(&mut self, len: usize) {
         self.at += len as u64;
