@@ -160,6 +160,11 @@ impl Splitter {
         self.delimiter != b";"
     }
 
+    /// Where the part begins that is open.
+    pub fn open_at(&self) -> Option<u64> {
+        (!self.is_between()).then_some(self.start)
+    }
+
     /// Counts bytes that the caller read itself.
     pub fn skip(&mut self, len: usize) {
         self.at += len as u64;

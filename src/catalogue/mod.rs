@@ -19,6 +19,7 @@ mod rows;
 mod scan;
 mod schema;
 pub mod selection;
+mod statements;
 mod subject;
 pub mod toc;
 mod toc_cursor;
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use frame::{BlockReader, FrameError};
 pub use scan::{Scanned, Scanner};
+pub use statements::{Edit, Statements};
 pub use subject::Name;
 
 /// The tables of one source in one snapshot.

@@ -63,7 +63,8 @@ struct Seam(Vec<u8>);
 
 const HEADER: &[u8] = b"\n-- Host: ";
 /// What else a header has: bodies of routines hold line breaks, and comments.
-const HEADER_END: &str = "\n-- ------------------------------------------------------\n-- Server version";
+const HEADER_END: &str =
+    "\n-- ------------------------------------------------------\n-- Server version";
 
 impl Seam {
     fn find(&mut self, bytes: &[u8]) -> bool {

@@ -4,7 +4,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::catalogue::{Catalogue, Encoding, Range, Table};
+use crate::catalogue::{Catalogue, Edit, Encoding, Range, Statements, Table};
 use crate::error::{Error, Result};
 use crate::format::snapshot::StreamEntry;
 use crate::progress::Progress;
@@ -14,9 +14,6 @@ use crate::store::pause::{Patience, Pause};
 
 use super::postgres::inspect::quote;
 use super::source_error;
-
-/// What to put in place of a line; none where it stays as it is.
-pub type LineEdit<'a> = &'a dyn Fn(&[u8]) -> Option<Vec<u8>>;
 
 /// A part of what is poured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,13 +29,14 @@ pub enum Piece {
 /// How much is kept of what a program says.
 const MAX_SAID: u64 = 4096;
 
-/// Pours pieces of a stream into a program, which must end well. With `edit`, lines are replaced.
+/// Pours pieces of a stream into a program, which must end well. With `edit`, statements of MariaDB are
+/// replaced.
 pub fn pour(
     repository: &Repository,
     stream: &StreamEntry,
     pieces: &[Piece],
     command: Command,
-    edit: Option<LineEdit<'_>>,
+    edit: Option<Edit<'_>>,
     progress: &Progress,
 ) -> Result<()> {
     let program = command.get_program().display().to_string();
@@ -48,8 +46,10 @@ pub fn pour(
     let fed = match edit {
         None => feed(repository, stream, pieces, &mut target, progress),
         Some(edit) => {
-            let mut lines = Lines { target: &mut target, line: Vec::new(), is_long: false, edit };
-            feed(repository, stream, pieces, &mut lines, progress).and_then(|()| lines.finish())
+            let mut edited =
+                Edited { target: &mut target, statements: Statements::default(), edit };
+            feed(repository, stream, pieces, &mut edited, progress)
+                .and_then(|()| edited.target.write(&edited.statements.finish()))
         }
     };
     if fed.as_ref().is_err_and(|error| !matches!(error, Error::Io { .. })) {
@@ -113,46 +113,17 @@ pub fn pieces_of(catalogue: &Catalogue, tables: &[&Table], schema_only: bool) ->
     pieces
 }
 
-/// Passes whole lines on, some of them changed.
-struct Lines<'a> {
+/// Passes statements on, some of them changed.
+struct Edited<'a> {
     target: &'a mut dyn StreamTarget,
-    line: Vec<u8>,
-    /// The current line is so long that its start was passed on already.
-    is_long: bool,
-    edit: LineEdit<'a>,
+    statements: Statements,
+    edit: Edit<'a>,
 }
 
-/// Longer lines are never changed.
-const MAX_LINE: usize = 4096;
-
-impl Lines<'_> {
-    fn finish(&mut self) -> Result<()> {
-        let line = std::mem::take(&mut self.line);
-        match (self.edit)(&line) {
-            None => self.target.write(&line),
-            Some(other) => self.target.write(&other),
-        }
-    }
-}
-
-impl StreamTarget for Lines<'_> {
+impl StreamTarget for Edited<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            if self.is_long {
-                self.target.write(part)?;
-            } else {
-                self.line.extend_from_slice(part);
-            }
-            if part.ends_with(b"\n") {
-                self.is_long = false;
-                self.finish()?;
-            } else if self.line.len() > MAX_LINE {
-                self.is_long = true;
-                let line = std::mem::take(&mut self.line);
-                self.target.write(&line)?;
-            }
-        }
-        Ok(())
+        let out = self.statements.push(bytes, self.edit);
+        self.target.write(&out)
     }
 }
 

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use super::rename::Rename;
 use super::{Session, UTF8, identifier, literal};
-use crate::catalogue::{Catalogue, Range, Table};
+use crate::catalogue::{Catalogue, Edit, Range, Table};
 use crate::database::pattern::Patterns;
 use crate::database::postgres::restore::Origin;
-use crate::database::pour::{LineEdit, Piece, pieces_of, pour};
+use crate::database::pour::{Piece, pieces_of, pour};
 use crate::database::{Surroundings, source_error};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -208,8 +208,8 @@ pub fn restore(origin: &Origin<'_>, plan: Plan, progress: &Progress) -> Result<(
         let sources = sources.chain([catalogue.database.clone()]).collect();
         edit = Some(Rename { sources, target: database, is_made });
     }
-    let edit = edit.map(|rename| move |line: &[u8]| rename.line(line));
-    let edit = edit.as_ref().map(|edit| edit as LineEdit<'_>);
+    let edit = edit.map(|rename| move |text: &str, is_body: bool| rename.statement(text, is_body));
+    let edit = edit.as_ref().map(|edit| edit as Edit<'_>);
     let poured = pour(origin.repository, stream, &pieces, command, edit, progress);
     poured.map_err(|error| match error {
         Error::Source { detail, .. } => source_error(
