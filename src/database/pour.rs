@@ -1,8 +1,11 @@
 //! Pouring parts of a stream, and words of our own between them, into a program that loads them.
 
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::catalogue::{Catalogue, Edit, Encoding, Range, Statements, Table};
 use crate::error::{Error, Result};
@@ -26,6 +29,8 @@ pub enum Piece {
     Text(String),
 }
 
+/// How often it is looked whether to stop.
+const LOOK: Duration = Duration::from_millis(100);
 /// How much is kept of what a program says.
 const MAX_SAID: u64 = 4096;
 
@@ -43,7 +48,7 @@ pub fn pour(
     let mut running = Running::start(command, &program)?;
     let pipe = running.take_stdin();
     let mut target = WriterTarget { writer: pipe, name: program.clone() };
-    let fed = match edit {
+    let fed = running.while_watched(progress, || match edit {
         None => feed(repository, stream, pieces, &mut target, progress),
         Some(edit) => {
             let mut edited =
@@ -51,7 +56,7 @@ pub fn pour(
             feed(repository, stream, pieces, &mut edited, progress)
                 .and_then(|()| edited.target.write(&edited.statements.finish()))
         }
-    };
+    });
     if fed.as_ref().is_err_and(|error| !matches!(error, Error::Io { .. })) {
         // It must not take what it has for all there is.
         running.kill();
@@ -158,6 +163,25 @@ impl Running {
         self.child.stdin.take().expect("it is a pipe")
     }
 
+    /// Does something that may wait for the program: the wish to stop ends the program, and so the wait.
+    fn while_watched<T>(&self, progress: &Progress, run: impl FnOnce() -> T) -> T {
+        let id = Pid::from_child(&self.child);
+        let (done, is_done) = channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                while is_done.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                    if progress.is_interrupted() {
+                        let _ = kill_process(id, Signal::KILL);
+                        return;
+                    }
+                }
+            });
+            let result = run();
+            drop(done);
+            result
+        })
+    }
+
     fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -179,6 +203,9 @@ impl Running {
             wait = (wait * 2).min(Duration::from_millis(50));
         };
         let said = self.said.take().and_then(|said| said.join().ok()).unwrap_or_default();
+        if !status.success() && progress.is_interrupted() {
+            return Err(Error::Interrupted);
+        }
         match (status.success(), said.trim()) {
             (true, _) => Ok(()),
             (false, "") => Err(source_error(program, status)),
