@@ -18,6 +18,7 @@ mod postgres_sql;
 mod rows;
 mod scan;
 mod schema;
+mod seam;
 pub mod selection;
 mod statements;
 mod subject;
@@ -28,6 +29,7 @@ mod tokens;
 use serde::{Deserialize, Serialize};
 
 pub use frame::{BlockReader, FrameError};
+pub use mysql_words::name_at;
 pub use scan::{Scanned, Scanner};
 pub use statements::{Edit, Statements};
 pub use subject::Name;

@@ -13,6 +13,7 @@ use super::mysql_words::{
     table_columns, tool, without_counter,
 };
 use super::scan::Scanned;
+use super::seam::{HEADER_END, Seam};
 use super::subject::{Name, new_table};
 use super::toc_cursor::text;
 use super::{Catalogue, Encoding, Mode, Range, Table, schema};
@@ -54,31 +55,6 @@ pub(super) struct MysqlSql {
     insert_start: u64,
     seam: Seam,
     catalogue: Catalogue,
-}
-
-/// Looks for the header of another dump within a statement, where one was cut off in a text: dump
-/// programs write no line breaks into texts.
-#[derive(Debug, Default)]
-struct Seam(Vec<u8>);
-
-const HEADER: &[u8] = b"\n-- Host: ";
-/// What else a header has: bodies of routines hold line breaks, and comments.
-const HEADER_END: &str =
-    "\n-- ------------------------------------------------------\n-- Server version";
-
-impl Seam {
-    fn find(&mut self, bytes: &[u8]) -> bool {
-        let kept = HEADER.len() - 1;
-        self.0.extend_from_slice(&bytes[..bytes.len().min(kept)]);
-        let found = memchr::memmem::find(&self.0, HEADER).is_some()
-            || memchr::memmem::find(bytes, HEADER).is_some();
-        if bytes.len() >= kept {
-            self.0 = bytes[bytes.len() - kept..].to_vec();
-        } else {
-            self.0.drain(..self.0.len().saturating_sub(kept));
-        }
-        found
-    }
 }
 
 /// What stands behind a comment, up to the next.

@@ -60,7 +60,7 @@ pub(super) fn database_of(statement: &str) -> Option<String> {
 }
 
 /// A name at the start of `text`, in backquotes or bare, and what follows.
-pub(super) fn name_at(text: &str) -> Option<(String, &str)> {
+pub fn name_at(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('`') else {
         let end = text.find([' ', '(', ';', ',', '\n']).unwrap_or(text.len());
         return (end > 0).then(|| (text[..end].to_owned(), &text[end..]));

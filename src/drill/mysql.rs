@@ -152,9 +152,7 @@ fn server(drill: &Drill<'_>) -> Result<(MysqlConfig, Scratch), Stop> {
     let encoded = percent_encoding::utf8_percent_encode(&text, percent_encoding::NON_ALPHANUMERIC);
     let config = MysqlConfig::new(&format!("mysql://root@localhost?socket={encoded}"));
     let (up, launcher) = (config.clone(), scratch.launcher());
-    let is_up = || {
-        socket.exists() && open(&up, drill.surroundings, launcher.clone()).is_ok()
-    };
+    let is_up = || socket.exists() && open(&up, drill.surroundings, launcher.clone()).is_ok();
     scratch.serve(command, drill.progress, is_up).map_err(start)?;
     Ok((config, scratch))
 }

@@ -1,7 +1,6 @@
 //! Whether a MariaDB or MySQL server can be backed up as it should.
 
 use super::Session;
-use super::dump::History;
 use crate::database::probe::Findings;
 use crate::database::{Surroundings, source_error};
 use crate::error::Result;
@@ -84,17 +83,15 @@ pub(in crate::database) fn probe(
     for warning in session.warnings().map_err(failed)? {
         found.warning(warning);
     }
-    if let History::Lost(why) = session.history().map_err(failed)? {
-        found.warning(why);
-    }
     for table in session.tables_without_key().map_err(failed)? {
         found.warning(format!("{table} has no primary key: it is read as it lies"));
     }
     for problem in session.problems().map_err(failed)? {
         found.problem(problem);
     }
-    if let Err(problem) = session.dump(config) {
-        found.problem(problem);
+    match session.dump(config) {
+        Ok(dump) => dump.warnings.into_iter().for_each(|warning| found.warning(warning)),
+        Err(problem) => found.problem(problem),
     }
     match session.value("SELECT @@log_bin").map_err(failed)?.as_str() {
         "1" => found.fact("the binary log is on: its place is kept"),

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::identifier;
+use crate::catalogue::name_at;
 
 /// From the databases of a dump to another.
 pub struct Rename {
@@ -27,6 +28,10 @@ impl Rename {
         }
         if let Some(rest) = self.after_name(text, "ALTER DATABASE ") {
             return Some(format!("ALTER DATABASE {target}{rest}"));
+        }
+        if self.after_name(text, "/*!40000 DROP DATABASE IF EXISTS ").is_some() {
+            // The old one stays; of the new one, tables are dropped one by one.
+            return Some(String::new());
         }
         if let Some(rest) = self.after_name(text, "CREATE DATABASE /*!32312 IF NOT EXISTS*/ ") {
             let keeps = self.is_made && rest.contains("CHARACTER SET");
@@ -65,9 +70,8 @@ impl Rename {
 
     /// What stands behind the name of one of the databases.
     fn after_name<'a>(&self, text: &'a str, verb: &str) -> Option<&'a str> {
-        let rest = text.strip_prefix(verb)?;
-        let mut names = self.sources.iter().map(|name| identifier(name));
-        names.find_map(|name| rest.strip_prefix(&name).filter(|rest| !rest.starts_with('`')))
+        let (name, rest) = name_at(text.strip_prefix(verb)?)?;
+        self.sources.contains(&name).then_some(rest)
     }
 }
 
@@ -101,7 +105,10 @@ mod tests {
         let is = |text: &str| Some(text.to_owned());
         assert_eq!(rename.statement("USE `shop`;", false), is("USE `n``w`;"));
         assert_eq!(rename.statement("USE `a``b`;", false), is("USE `n``w`;"));
+        assert_eq!(rename.statement("USE shop;", false), is("USE `n``w`;"));
         assert_eq!(rename.statement("USE `other`;", false), None);
+        let dropped = "/*!40000 DROP DATABASE IF EXISTS `shop`*/;";
+        assert_eq!(rename.statement(dropped, false), is(""));
         assert_eq!(rename.statement("INSERT INTO `shop` VALUES\n;", false), None);
         let alter = "ALTER DATABASE `shop` CHARACTER SET x COLLATE y ;;";
         let altered = "ALTER DATABASE `n``w` CHARACTER SET x COLLATE y ;;";

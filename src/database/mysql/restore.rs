@@ -199,8 +199,7 @@ pub fn restore(origin: &Origin<'_>, plan: Plan, progress: &Progress) -> Result<(
     }
     let mark = Mark::new(&session).map_err(failed)?;
     pieces.splice(0..0, mark.piece());
-    let edit =
-        edit.map(|rename| move |text: &str, is_body: bool| rename.statement(text, is_body));
+    let edit = edit.map(|rename| move |text: &str, is_body: bool| rename.statement(text, is_body));
     let edit = edit.as_ref().map(|edit| edit as Edit<'_>);
     let poured = pour(origin.repository, stream, &pieces, command, edit, progress);
     poured.map_err(|error| {

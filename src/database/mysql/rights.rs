@@ -2,6 +2,7 @@
 //! less, and says nothing.
 
 use super::{Flavor, Session, identifier, literal};
+use crate::catalogue::name_at;
 
 /// What is needed to read tables, views, triggers and events of a database.
 const RIGHTS: [&str; 4] = ["SELECT", "SHOW VIEW", "TRIGGER", "EVENT"];
@@ -159,23 +160,12 @@ fn read_place(text: &str) -> Option<Place> {
     if text.starts_with("*.*") {
         return Some(Place::Everywhere);
     }
-    let (database, rest) = quoted_name(text)?;
+    let (database, rest) = name_at(text)?;
     let rest = rest.strip_prefix('.')?;
     if rest.starts_with('*') {
         return Some(Place::Database(database));
     }
-    Some(Place::Table(database, quoted_name(rest)?.0))
-}
-
-fn quoted_name(text: &str) -> Option<(String, &str)> {
-    let (mut name, mut rest) = (String::new(), text.strip_prefix('`')?);
-    loop {
-        let (part, behind) = rest.split_once('`')?;
-        name.push_str(part);
-        let Some(more) = behind.strip_prefix('`') else { return Some((name, behind)) };
-        name.push('`');
-        rest = more;
-    }
+    Some(Place::Table(database, name_at(rest)?.0))
 }
 
 /// The name that a pattern without letters that stand for others is.
@@ -197,9 +187,7 @@ fn fits(pattern: &str, name: &str) -> bool {
     let rest = letters.as_str();
     let mut behind = name.chars();
     match first {
-        '%' => {
-            fits(rest, name) || behind.next().is_some() && fits(pattern, behind.as_str())
-        }
+        '%' => fits(rest, name) || behind.next().is_some() && fits(pattern, behind.as_str()),
         '_' => behind.next().is_some() && fits(rest, behind.as_str()),
         '\\' => {
             let escaped = letters.next();
@@ -227,7 +215,9 @@ mod tests {
             "GRANT EXECUTE ON FUNCTION `other`.`f` TO `a`@`localhost`",
         ]);
         assert!(it.has("SELECT", "shop") && it.has("SHOW VIEW", "shop"));
-        assert!(!it.has("TRIGGER", "shop") && !it.has("SELECT", "other") && !it.has("EXECUTE", "other"));
+        assert!(
+            !it.has("TRIGGER", "shop") && !it.has("SELECT", "other") && !it.has("EXECUTE", "other")
+        );
         assert!(!it.show_routines("shop") && !it.show_databases());
         let it = grants(&["GRANT ALL PRIVILEGES ON *.* TO `root`@`localhost` WITH GRANT OPTION"]);
         assert!(it.has("EVENT", "x") && it.show_routines("x") && it.show_databases());
