@@ -70,19 +70,21 @@ pub fn prepare(name: &str, config: &CommandConfig) -> Result<Prepared> {
 
 /// The catalogues of what was found in streams, as one JSON list.
 pub fn catalogue(name: Name, found: Vec<Found>) -> ClosingStream {
-    catalogue_of(name, found, |_| {})
+    catalogue_of(name, found, |_| Ok(()))
 }
 
-/// The same, with what the source itself knows better.
+/// The same, with what the source itself knows better; an error where it is not what was asked for.
 pub fn catalogue_of(
     name: Name,
     found: Vec<Found>,
-    mend: impl Fn(&mut Catalogue) + Send + 'static,
+    mend: impl Fn(&mut Catalogue) -> Result<(), String> + Send + 'static,
 ) -> ClosingStream {
+    let source = name.to_string();
     let make = move || {
         let taken = found.iter().filter_map(|it| it.lock().expect("no panics here").take());
         let mut catalogues: Vec<_> = taken.map(|scanned| scanned.catalogue).collect();
-        catalogues.iter_mut().for_each(mend);
+        let mended = catalogues.iter_mut().try_for_each(mend);
+        mended.map_err(|error| source_error(&source, error))?;
         if catalogues.is_empty() {
             return Ok(None);
         }

@@ -44,6 +44,7 @@ mod sim;
 mod soak;
 mod sources_command;
 mod sources_mysql;
+mod sources_mysql_odd;
 mod sources_sqlite;
 mod support;
 mod trust;

@@ -12,7 +12,7 @@ use super::restore::{Check, Origin, RestoreOptions, Verdict};
 use super::tools::{self, Tools, major};
 use crate::catalogue::{Catalogue, Table};
 use crate::database::pattern::Patterns;
-use crate::database::pour::{Piece, pieces_of, pour};
+use crate::database::pour::{Change, Piece, pieces_of, pour};
 use crate::database::{Surroundings, source_error};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -209,7 +209,8 @@ pub fn restore(
     // nothing stays.
     pieces.push(Piece::Text("\nCOMMIT;\n".into()));
     let own = Restrict::new(&key);
-    pour(origin.repository, stream, &pieces, command, Some(&|line| own.edit(line)), progress)
+    let change = Change::Lines(&|line| own.edit(line));
+    pour(origin.repository, stream, &pieces, command, change, progress)
 }
 
 /// Leaves out a dump's own `\restrict` at its head and the `\unrestrict` that belongs to it: they are
