@@ -19,6 +19,7 @@ mod rows;
 mod scan;
 mod schema;
 pub mod selection;
+pub mod statements;
 mod subject;
 pub mod toc;
 mod toc_cursor;
