@@ -58,9 +58,10 @@ pub fn plan(
 ) -> Result<Plan> {
     let session = Session::open(config, surroundings);
     let session = session.map_err(|error| source_error("--into", error))?;
-    let (catalogue, patterns) = (origin.catalogue, Patterns::new(&options.tables));
+    let catalogue = origin.catalogue;
     let all = catalogue.tables.iter();
     let names = all.clone().map(|it| (it.schema.as_str(), it.name.as_str()));
+    let patterns = Patterns::new(&options.tables).among(names.clone());
     if let Some(pattern) = patterns.unused(names) {
         return Err(Error::Usage(format!("no table of the snapshot fits '{pattern}'")));
     }
