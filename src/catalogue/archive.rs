@@ -6,12 +6,12 @@
 
 use std::collections::HashMap;
 
+use super::definitions;
 use super::frame::{Deframer, Frame, FrameError};
 use super::insert::InsertCounter;
 use super::rows::{RowCounter, Tally};
 use super::scan::Scanned;
 use super::selection::{self, Owners};
-use super::statements;
 use super::subject::{Name, columns, extension, primary_key};
 use super::toc::{Compression, Offset, Section, Toc, TocEntry, TocError, TocReader};
 use super::{Catalogue, Encoding, Mode, Range, Table};
@@ -317,7 +317,7 @@ fn all_roles(toc: &Toc) -> Vec<String> {
             found.push(entry.owner.clone());
         }
         if entry.desc != "DATABASE PROPERTIES" {
-            found.extend(statements::roles(entry));
+            found.extend(definitions::roles(entry));
         }
     }
     found.retain(|role| !role.is_empty());

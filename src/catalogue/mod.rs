@@ -6,6 +6,7 @@
 
 mod archive;
 mod copy;
+pub mod definitions;
 #[cfg(test)]
 mod fixture;
 mod frame;
@@ -19,7 +20,6 @@ mod rows;
 mod scan;
 mod schema;
 pub mod selection;
-pub mod statements;
 mod subject;
 pub mod toc;
 mod toc_cursor;

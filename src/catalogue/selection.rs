@@ -3,8 +3,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::definitions::published;
 use super::schema;
-use super::statements::published;
 use super::subject::{Name, Subject, Target, Ties, subject};
 use super::toc::{Section, Toc, TocEntry};
 

@@ -6,10 +6,10 @@ use std::collections::{HashMap, HashSet};
 use super::archive::Archive;
 use super::present::is_known;
 use super::{Origin, RestoreOptions};
+use crate::catalogue::definitions::is_partitioned;
 use crate::catalogue::selection::{
     self, Selection, all_but, lacking, sections, select, with_parents, with_partitions,
 };
-use crate::catalogue::statements::is_partitioned;
 use crate::catalogue::toc::TocEntry;
 use crate::catalogue::{Encoding, Name, Table};
 use crate::database::pattern::Patterns;

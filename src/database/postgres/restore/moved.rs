@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::RestoreOptions;
 use super::plan::Plan;
 use super::session::{named, session};
-use crate::catalogue::statements::{inherits, moved};
+use crate::catalogue::definitions::{inherits, moved};
 use crate::catalogue::toc::TocEntry;
 use crate::database::postgres::inspect::quote;
 use crate::error::{Error, Result};

@@ -9,7 +9,7 @@ use super::plan::Plan;
 use super::session::{named, session};
 use super::target::Runner;
 use super::{Origin, RestoreOptions};
-use crate::catalogue::statements::{Position, position};
+use crate::catalogue::definitions::{Position, position};
 use crate::catalogue::toc::{TocEntry, synthetic_head};
 use crate::database::postgres::inspect::literal;
 use crate::database::pour::Running;

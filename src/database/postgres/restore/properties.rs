@@ -3,7 +3,7 @@
 use super::RestoreOptions;
 use super::plan::Plan;
 use super::session::{maintenance, named, session};
-use crate::catalogue::statements::{database_options, settings};
+use crate::catalogue::definitions::{database_options, settings};
 use crate::catalogue::toc::TocEntry;
 use crate::database::postgres::inspect::quote;
 use crate::error::Result;

@@ -6,7 +6,7 @@ use super::choice::is_ours;
 use super::plan::Plan;
 use super::preflight::{Look, Verdict};
 use super::{Origin, RestoreOptions};
-use crate::catalogue::statements;
+use crate::catalogue::definitions;
 use crate::catalogue::toc::TocEntry;
 use crate::database::postgres::client::Client;
 use crate::database::postgres::error::PgError;
@@ -68,7 +68,7 @@ fn needed(plan: &Plan, options: &RestoreOptions) -> (BTreeSet<String>, BTreeSet<
     for entry in plan.archive.toc.entries.iter().filter(is_taken) {
         let is_always = ["POLICY", "USER MAPPING"].contains(&entry.desc.as_str());
         if is_always || !options.no_owner {
-            others.extend(statements::roles(entry));
+            others.extend(definitions::roles(entry));
         }
         // Those of other kinds own nothing: what they say is of another entry.
         let is_made =
