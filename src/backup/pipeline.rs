@@ -78,6 +78,7 @@ impl<'a> Shared<'a> {
         }
         let Streams { sources, jobs, closing } = streams;
         let buffers = if sources.len() > 1 { BUFFERS } else { BUFFERS_ALONE };
+        self.progress.total_parts.store(sources.len() as u64, Ordering::Relaxed);
         let readers = if jobs == 0 { sources.len() } else { jobs.min(sources.len()) };
         let sources = Mutex::new(sources.into_iter().enumerate());
         thread::scope(|scope| {

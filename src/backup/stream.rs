@@ -19,7 +19,7 @@ use crate::format::pack::{EncodedBlob, whole_entry};
 use crate::format::recipe::{ChunkRun, Edges, RecipeBuilder};
 use crate::format::snapshot::{StreamEntry, Summary};
 use crate::id::ChunkId;
-use crate::progress::Progress;
+use crate::progress::{Part, Progress};
 use crate::repository::recipes::RecipeReader;
 use crate::source::sniff;
 
@@ -93,7 +93,8 @@ pub fn plan_one(
     let room = shared.chunker.profile().max as usize;
     let segments = ReadAhead::start(input, room, buffers);
     let mut planner = Planner::new(shared, parent, output)?;
-    let read = planner.consume(&segments, &name);
+    let part = shared.progress.part(name.to_string());
+    let read = planner.consume(&segments, &name, &part);
     if let Err(error) = read {
         if let Some(stopper) = stopper {
             stopper.stop();
@@ -183,7 +184,7 @@ impl<'a, 'b, 'c> Planner<'a, 'b, 'c> {
         })
     }
 
-    fn consume(&mut self, segments: &ReadAhead, name: &Name) -> Result<()> {
+    fn consume(&mut self, segments: &ReadAhead, name: &Name, part: &Part<'_>) -> Result<()> {
         loop {
             if self.shared.should_stop_reading() {
                 return Err(Error::Interrupted);
@@ -195,6 +196,7 @@ impl<'a, 'b, 'c> Planner<'a, 'b, 'c> {
                     let from = start - self.rest.len();
                     buffer[from..start].copy_from_slice(&self.rest);
                     self.rest = segments.share(buffer, from, end);
+                    part.add((end - start) as u64);
                     Progress::add(&self.shared.progress.done_bytes, (end - start) as u64);
                     self.cut(false)?;
                     self.batch_segments += 1;
@@ -203,6 +205,7 @@ impl<'a, 'b, 'c> Planner<'a, 'b, 'c> {
                     }
                 }
                 Some(Segment::Zeros(count)) => {
+                    part.add(count);
                     Progress::add(&self.shared.progress.done_bytes, count);
                     self.zeros(count)?;
                 }
@@ -217,7 +220,7 @@ impl<'a, 'b, 'c> Planner<'a, 'b, 'c> {
     fn finish(mut self, name: Name, min_bytes: u64) -> Result<Planned> {
         if self.position < min_bytes {
             let detail = format!(
-                "the stream has {} bytes, fewer than the {min_bytes} that it must have",
+                "the stream has {} bytes, fewer than the {min_bytes} of --min-size or min_bytes",
                 self.position
             );
             return Err(Error::Source { source_name: name.to_string(), detail });

@@ -155,6 +155,16 @@ impl Splitter {
         self.state == State::Blank
     }
 
+    /// Whether `DELIMITER` set another end of statements: bodies of routines stand there.
+    pub fn is_delimited(&self) -> bool {
+        self.delimiter != b";"
+    }
+
+    /// Where the part begins that is open.
+    pub fn open_at(&self) -> Option<u64> {
+        (!self.is_between()).then_some(self.start)
+    }
+
     /// Counts bytes that the caller read itself.
     pub fn skip(&mut self, len: usize) {
         self.at += len as u64;

@@ -19,7 +19,9 @@ mod postgres_sql;
 mod rows;
 mod scan;
 mod schema;
+mod seam;
 pub mod selection;
+mod statements;
 mod subject;
 pub mod toc;
 mod toc_cursor;
@@ -28,7 +30,9 @@ mod tokens;
 use serde::{Deserialize, Serialize};
 
 pub use frame::{BlockReader, FrameError};
+pub use mysql_words::name_at;
 pub use scan::{Scanned, Scanner};
+pub use statements::{Edit, Statements};
 pub use subject::Name;
 
 /// The tables of one source in one snapshot.
@@ -44,6 +48,13 @@ pub struct Catalogue {
     /// Name of the database; empty where there are several or none is known.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub database: String,
+    /// MariaDB and MySQL: the databases that the dump itself goes into or makes, in its order, those
+    /// without tables as well. None where it has no `USE`: it goes into whatever it is loaded into.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub databases: Vec<String>,
+    /// MariaDB and MySQL: bytes of its longest statement, which a server must be ready to take.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub longest_statement: u64,
     /// How the database was read.
     pub mode: Mode,
     /// Programs that took part, as `pg_dump 15.8`.

@@ -9,16 +9,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::insert::InsertRun;
 use super::lexer::{Dashes, Dialect, Item, Kind, Splitter};
 use super::mysql_words::{
-    Heading, definer, heading, insert_columns, name_after, note_position, table_columns, tool,
-    without_counter,
+    Heading, database_of, definer, heading, insert_columns, is_open, name_after, note_position,
+    table_columns, tool, without_counter,
 };
 use super::scan::Scanned;
+use super::seam::{HEADER_END, Seam};
 use super::subject::{Name, new_table};
 use super::toc_cursor::text;
 use super::{Catalogue, Encoding, Mode, Range, Table, schema};
 
 /// How statements begin that some dumps hold to set up replication.
 const REPLICATION: [&str; 3] = ["CHANGE ", "SET GLOBAL ", "SET @@"];
+
+/// How statements begin that stand around the rows of a table.
+const FRAME: [&str; 6] = [
+    "LOCK TABLES ",
+    "UNLOCK TABLES",
+    "/*!40000 ALTER TABLE ",
+    "/*M!101100 SET @old_system_versioning",
+    "/*M!101100 SET system_versioning",
+    "/*M!101100 SET @@session.system_versioning",
+];
 
 /// Takes a dump piece by piece.
 #[derive(Debug)]
@@ -36,6 +47,13 @@ pub(super) struct MysqlSql {
     preamble_open: bool,
     trailer: Option<u64>,
     complete: bool,
+    /// A dump ended before its last line, and another one began.
+    is_cut: bool,
+    /// A name goes on in the next comment line.
+    in_name: bool,
+    /// Where the current `INSERT` began.
+    insert_start: u64,
+    seam: Seam,
     catalogue: Catalogue,
 }
 
@@ -47,8 +65,8 @@ struct Section {
     /// The table as its statements name it.
     name: Option<String>,
     inserts: Option<InsertRun>,
-    /// From `LOCK TABLES` to `UNLOCK TABLES`.
-    locked: Option<Range>,
+    /// From the first statement that stands around the rows to the last.
+    frame: Option<Range>,
     /// Behind the rows: triggers.
     tail: Option<u64>,
 }
@@ -70,6 +88,10 @@ impl MysqlSql {
             preamble_open: true,
             trailer: None,
             complete: false,
+            is_cut: false,
+            in_name: false,
+            insert_start: 0,
+            seam: Seam::default(),
             catalogue: Catalogue::default(),
         }
     }
@@ -94,11 +116,14 @@ impl MysqlSql {
         };
         let end = inserts.push(rest);
         let len = end.unwrap_or(rest.len());
+        self.is_cut |= self.seam.find(&rest[..len]);
         *rest = &rest[len..];
         self.splitter.skip(len);
         if end.is_some() {
             inserts.range.end = self.splitter.at();
             self.in_insert = false;
+            let longest = &mut self.catalogue.longest_statement;
+            *longest = (*longest).max(inserts.range.end - self.insert_start);
         }
     }
 
@@ -106,8 +131,15 @@ impl MysqlSql {
         match item.kind {
             Kind::Comment => self.comment(&text(item.text.trim_ascii()), item.range),
             Kind::Command => self.note_tail(item.range.start),
-            Kind::Statement => self.statement(&text(&item.text), item.range),
+            Kind::Statement => {
+                let longest = &mut self.catalogue.longest_statement;
+                *longest = (*longest).max(item.range.len());
+                self.statement(&text(&item.text), item.range);
+            }
             Kind::Insert => {
+                self.complete = false;
+                self.insert_start = item.range.start;
+                self.seam = Seam::default();
                 let Some(section) = &mut self.section else { return };
                 let run =
                     section.inserts.get_or_insert_with(|| InsertRun::new(item.range.start, true));
@@ -118,13 +150,20 @@ impl MysqlSql {
     }
 
     fn comment(&mut self, line: &str, range: Range) {
-        if self.dashes.line(line, range) {
+        let is_rest = std::mem::take(&mut self.in_name);
+        if self.dashes.line(if is_rest { "-- …" } else { line }, range) {
+            return;
+        }
+        if is_rest {
+            // Whatever it looks like.
+            self.in_name = !is_open(line);
             return;
         }
         let start = self.dashes.opened().unwrap_or(range.start);
         if let Some(kind) = heading(line) {
             self.close_section(start);
             self.preamble_open = false;
+            self.in_name = is_open(line);
             self.splitter.give_inserts = matches!(kind, Heading::Rows(_));
             if let Heading::Database(name) = &kind {
                 name.clone_into(&mut self.schema);
@@ -141,6 +180,10 @@ impl MysqlSql {
             database.trim().clone_into(&mut self.catalogue.database);
             self.schema.clone_from(&self.catalogue.database);
         } else if let Some(tool) = tool(line) {
+            // Another dump may follow a whole one.
+            self.close_section(start);
+            self.is_cut |= !self.complete && !self.catalogue.tools.is_empty();
+            (self.complete, self.trailer) = (false, None);
             self.catalogue.tools = vec![tool];
         } else {
             note_position(line, &mut self.catalogue.position);
@@ -148,7 +191,12 @@ impl MysqlSql {
     }
 
     fn statement(&mut self, statement: &str, range: Range) {
-        if statement.starts_with("/*!") && statement.contains("=@OLD_") {
+        // What goes on has not ended.
+        self.complete = false;
+        let is_body = self.splitter.is_delimited();
+        let is_sure = !is_body || statement.contains(HEADER_END);
+        self.is_cut |= is_sure && Seam::default().find(statement.as_bytes());
+        if !is_body && statement.starts_with("/*!") && statement.contains("=@OLD_") {
             self.close_section(range.start);
             self.trailer = self.trailer.or(Some(range.start));
             return;
@@ -166,6 +214,7 @@ impl MysqlSql {
             note_position(statement, &mut self.catalogue.position);
         }
         self.roles.extend(definer(statement));
+        self.database(statement);
         let Some(section) = &mut self.section else { return };
         match section.kind {
             Heading::Table(_) if statement.starts_with("CREATE TABLE ") => {
@@ -179,6 +228,17 @@ impl MysqlSql {
         }
     }
 
+    fn database(&mut self, statement: &str) {
+        let Some(name) = database_of(statement) else { return };
+        let known = &mut self.catalogue.databases;
+        if !known.contains(&name) {
+            known.push(name.clone());
+        }
+        if statement.starts_with("USE ") {
+            self.schema = name;
+        }
+    }
+
     fn create_table(&mut self, statement: &str) {
         let Some(section) = &mut self.section else { return };
         let without = statement.replacen("IF NOT EXISTS ", "", 1);
@@ -186,7 +246,9 @@ impl MysqlSql {
         let Some(name) = section.table(&self.schema) else { return };
         let (columns, key) = table_columns(statement);
         let part = schema::part(&[&without_counter(statement)]);
-        self.parts.entry(name.clone()).or_default().push(part);
+        // One of an earlier dump in the same stream is dropped by this one.
+        self.parts.insert(name.clone(), vec![part]);
+        self.tables.remove(&name);
         let table = self.tables.entry(name).or_insert_with_key(new_table);
         (table.columns, table.key) = (columns, key);
     }
@@ -194,11 +256,15 @@ impl MysqlSql {
     /// What stands before and behind the `INSERT` statements of a table.
     fn beside_rows(&mut self, statement: &str, range: Range) {
         let Some(section) = &mut self.section else { return };
-        if statement.starts_with("LOCK TABLES ") {
-            section.name = name_after(statement, "TABLES ");
-            section.locked = Some(Range { start: range.start, end: range.start });
-        } else if statement.starts_with("UNLOCK TABLES") {
-            section.locked.iter_mut().for_each(|locked| locked.end = range.end);
+        if let Some(name) = name_after(statement, "LOCK TABLES ")
+            .or_else(|| name_after(statement, "/*!40000 ALTER TABLE "))
+        {
+            section.name = Some(name);
+        }
+        if FRAME.iter().any(|verb| statement.starts_with(verb)) {
+            // Locks, keys that wait for all rows, the wish to write history: they stand around the rows.
+            let frame = section.frame.get_or_insert(range);
+            frame.end = range.end;
         } else if statement.starts_with("/*!50003 ") {
             self.note_tail(range.start);
         }
@@ -240,8 +306,13 @@ impl MysqlSql {
         if let Some(start) = section.tail {
             table.definition.push(Range { start, end: at });
         }
-        let locked = section.locked.filter(|locked| !locked.is_empty());
-        table.data.extend(locked.or(inserts.as_ref().map(|(range, ..)| *range)));
+        let rows = inserts.as_ref().map(|(range, ..)| *range);
+        table.data.extend(match (section.frame, rows) {
+            (Some(frame), Some(rows)) => {
+                Some(Range { start: frame.start.min(rows.start), end: frame.end.max(rows.end) })
+            }
+            (frame, rows) => frame.or(rows),
+        });
         let Some((_, head, tally)) = inserts else {
             table.rows_hash = blake3::hash(b"").to_hex().to_string();
             return;
@@ -295,6 +366,10 @@ impl MysqlSql {
     }
 
     fn verdict(&self) -> Result<(), String> {
+        if self.is_cut {
+            let text = "another dump begins before its last line (-- Dump completed)";
+            return Err(text.to_owned());
+        }
         if self.complete && self.splitter.is_between() {
             return Ok(());
         }
@@ -312,12 +387,13 @@ impl MysqlSql {
 
 impl Section {
     fn new(kind: Heading, start: u64) -> Self {
-        Self { kind, start, name: None, inserts: None, locked: None, tail: None }
+        Self { kind, start, name: None, inserts: None, frame: None, tail: None }
     }
 
     fn table(&self, schema: &str) -> Option<Name> {
         let (Heading::Table(name) | Heading::Rows(name)) = &self.kind else { return None };
-        Some(Name::new(schema, self.name.as_ref().unwrap_or(name)))
+        let name = self.name.as_ref().unwrap_or(name);
+        (!name.is_empty()).then(|| Name::new(schema, name))
     }
 }
 
@@ -361,6 +437,10 @@ mod tests {
         assert!(cut(DUMPS[3], trigger).contains("TRIGGER tr"));
         let rows = cut(DUMPS[3], &child.data[0]);
         assert!(rows.starts_with("LOCK TABLES `child`") && rows.ends_with("UNLOCK TABLES;"));
+        let unlocked = String::from_utf8_lossy(DUMPS[3]).replace("LOCK TABLES", "-- LOCK TABLES");
+        let scanned_too = scan(unlocked.as_bytes());
+        let rows = cut(unlocked.as_bytes(), &table(&scanned_too, "small", "empty").data[0]);
+        assert!(rows.starts_with("/*!40000 ALTER TABLE `empty` DISABLE"), "{rows}");
         assert_eq!((child.rows, &child.key), (2, &vec!["id".to_owned()]));
         assert_eq!(table(&scanned, "small", "customers").rows, 12);
         assert_eq!(table(&scanned, "small", "nokey").rows, 9);
@@ -401,6 +481,46 @@ mod tests {
         assert_eq!(scanned.catalogue.tables.len(), 7);
         assert_eq!(scanned.catalogue.database, "");
         assert!(scanned.catalogue.position.gtid.starts_with("0-7-"));
+    }
+
+    #[test]
+    fn databases_are_told_by_what_goes_into_them() {
+        assert_eq!(scan(DUMPS[3]).catalogue.databases, [""; 0]);
+        assert_eq!(scan(DUMPS[4]).catalogue.databases, ["small", "other2"]);
+        let longest = scan(DUMPS[3]).catalogue.longest_statement;
+        assert!((200..4000).contains(&longest), "{longest}");
+    }
+
+    #[test]
+    fn a_dump_that_is_cut_is_not_mended_by_another_that_is_whole() {
+        let (first, second) = (DUMPS[3], DUMPS[4]);
+        let whole = scan(&[first, second].concat());
+        assert_eq!(whole.complete, Ok(()));
+        assert!(cut(&[first, second].concat(), &whole.trailer).len() < 1000);
+        assert_eq!(table(&whole, "small", "child").definition.len(), 2);
+        let end = memchr::memmem::rfind(first, b"-- Dump completed").unwrap();
+        for len in (200..end).step_by(97).chain([end]) {
+            let said = scan(&[&first[..len], second].concat()).complete;
+            assert!(said.is_err(), "{len}");
+        }
+        let more = [first, b"INSERT INTO `t` VALUES (1);\n"].concat();
+        assert!(scan(&more).complete.is_err());
+        assert!(scan(&[first, b"SELECT 1".as_slice()].concat()).complete.is_err());
+    }
+
+    #[test]
+    fn names_with_line_breaks_are_read_from_statements() {
+        let text = String::from_utf8_lossy(DUMPS[3]).into_owned();
+        let in_comments = text.replace("table `customers`", "table `cust\n-- Dump completed`");
+        let text = in_comments.replace("`customers`", "`cust\nDump completed`");
+        assert!(text.matches("\n-- Dump completed`").count() >= 2);
+        let scanned = scan(text.as_bytes());
+        assert_eq!(scanned.complete, Ok(()));
+        let found = table(&scanned, "small", "cust\nDump completed");
+        assert_eq!((found.rows, &found.key), (12, &vec!["id".to_owned()]));
+        assert_eq!(scanned.catalogue.tables.len(), 6);
+        let end = text.find("-- Dumping data for table `child`").unwrap();
+        assert!(scan(&text.as_bytes()[..end]).complete.is_err());
     }
 
     #[test]

@@ -14,17 +14,22 @@ pub(super) enum Heading {
     Other,
 }
 
-/// Reads a comment line that stands before an object.
+/// Reads a comment line that stands before an object. A name with a line break goes on in the next
+/// line: it is empty here, and the statements below tell it.
 pub(super) fn heading(line: &str) -> Option<Heading> {
     let line = line.strip_prefix("-- ")?;
+    let whole = |text: &str| match is_open(text) {
+        true => Some(String::new()),
+        false => Some(name_at(text)?.0),
+    };
     if let Some(name) = line.strip_prefix("Table structure for table ") {
-        return Some(Heading::Table(name_at(name)?.0));
+        return Some(Heading::Table(whole(name)?));
     }
     if let Some(name) = line.strip_prefix("Dumping data for table ") {
-        return Some(Heading::Rows(name_at(name)?.0));
+        return Some(Heading::Rows(whole(name)?));
     }
     if let Some(name) = line.strip_prefix("Current Database: ") {
-        return Some(Heading::Database(name_at(name)?.0));
+        return Some(Heading::Database(whole(name)?));
     }
     let others = [
         "Temporary table structure for ",
@@ -37,8 +42,25 @@ pub(super) fn heading(line: &str) -> Option<Heading> {
     others.iter().any(|other| line.starts_with(other)).then_some(Heading::Other)
 }
 
+/// Whether a backquote is open at the end of a line.
+pub(super) fn is_open(line: &str) -> bool {
+    line.matches('`').count() % 2 == 1
+}
+
+/// The database that a statement goes into, or makes.
+pub(super) fn database_of(statement: &str) -> Option<String> {
+    let name = match statement.strip_prefix("USE ") {
+        Some(name) => name,
+        None => {
+            let rest = statement.strip_prefix("CREATE DATABASE ")?;
+            &rest[rest.find('`')?..]
+        }
+    };
+    Some(name_at(name.trim_start())?.0)
+}
+
 /// A name at the start of `text`, in backquotes or bare, and what follows.
-pub(super) fn name_at(text: &str) -> Option<(String, &str)> {
+pub fn name_at(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('`') else {
         let end = text.find([' ', '(', ';', ',', '\n']).unwrap_or(text.len());
         return (end > 0).then(|| (text[..end].to_owned(), &text[end..]));

@@ -165,7 +165,7 @@ enum Style {
 
 fn bar() -> ProgressBar {
     let bar = ProgressBar::no_length();
-    if let Ok(style) = ProgressStyle::with_template("{elapsed_precise}  {msg}") {
+    if let Ok(style) = ProgressStyle::with_template("{elapsed_precise}  {wide_msg}") {
         bar.set_style(style);
     }
     bar
@@ -195,6 +195,9 @@ fn show(style: &Style, progress: &Progress, stop: &AtomicBool) {
     }
 }
 
+/// Streams or tables that are named in one line.
+const MAX_PARTS: usize = 4;
+
 /// The counters at one moment.
 struct Numbers {
     done: u64,
@@ -203,6 +206,10 @@ struct Numbers {
     delta: u64,
     new: u64,
     stored: u64,
+    parts_done: u64,
+    parts_total: u64,
+    /// Streams or tables at work, with their bytes.
+    parts: Vec<(String, u64)>,
     seconds: f64,
 }
 
@@ -215,6 +222,9 @@ impl Numbers {
             delta: progress.delta_bytes.load(Ordering::Relaxed),
             new: progress.new_bytes.load(Ordering::Relaxed),
             stored: progress.stored_bytes.load(Ordering::Relaxed),
+            parts_done: progress.done_parts.load(Ordering::Relaxed),
+            parts_total: progress.total_parts.load(Ordering::Relaxed),
+            parts: progress.parts(),
             seconds: elapsed.as_secs_f64().max(0.001),
         }
     }
@@ -251,6 +261,13 @@ impl Numbers {
                 bytes(self.stored)
             ));
         }
+        if self.parts_total > 1 {
+            text.push_str(&format!("  {} of {}", self.parts_done, self.parts_total));
+            for (name, count) in self.parts.iter().take(MAX_PARTS) {
+                let name = name.rsplit('/').next().unwrap_or(name);
+                text.push_str(&format!("  {} {}", escaped(name, &[]), bytes(*count)));
+            }
+        }
         text
     }
 
@@ -259,6 +276,10 @@ impl Numbers {
             "message_type": "status", "seconds_elapsed": self.seconds, "seconds_left": self.left(),
             "bytes_done": self.done, "bytes_total": self.total, "bytes_dedup": self.dedup,
             "bytes_delta": self.delta, "bytes_new": self.new, "bytes_stored": self.stored,
+            "parts_done": self.parts_done, "parts_total": self.parts_total,
+            "parts": self.parts.iter().map(|(name, bytes)| {
+                serde_json::json!({ "name": name, "bytes": bytes })
+            }).collect::<Vec<_>>(),
         })
     }
 }

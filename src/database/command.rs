@@ -19,13 +19,19 @@ use crate::source::command::CommandInput;
 use crate::source::lazy::LazyInput;
 use crate::source::{Stopper, StreamInput};
 
+/// Looks at the configuration alone.
+pub fn validate(config: &CommandConfig) -> std::result::Result<(), String> {
+    if config.command.is_empty() {
+        return Err("command is empty".into());
+    }
+    let trailer = config.trailer.as_deref().map(Regex::new).transpose();
+    trailer.map(drop).map_err(|error| format!("trailer: {error}"))
+}
+
 /// Prepares the stream of a command. It starts when it is read.
 pub fn prepare(name: &str, config: &CommandConfig) -> Result<Prepared> {
-    let trailer = config.trailer.as_deref().map(Regex::new).transpose();
-    let trailer = trailer.map_err(|error| source_error(name, format!("trailer: {error}")))?;
-    if config.command.is_empty() {
-        return Err(source_error(name, "command is empty"));
-    }
+    validate(config).map_err(|error| source_error(name, error))?;
+    let trailer = config.trailer.as_deref().and_then(|text| Regex::new(text).ok());
     let command: Vec<OsString> = config.command.iter().map(Into::into).collect();
     let stream = match &config.stream {
         Some(stream) => stream.clone(),
@@ -64,19 +70,21 @@ pub fn prepare(name: &str, config: &CommandConfig) -> Result<Prepared> {
 
 /// The catalogues of what was found in streams, as one JSON list.
 pub fn catalogue(name: Name, found: Vec<Found>) -> ClosingStream {
-    catalogue_of(name, found, |_| {})
+    catalogue_of(name, found, |_| Ok(()))
 }
 
-/// The same, with what the source itself knows better.
+/// The same, with what the source itself knows better; an error where it is not what was asked for.
 pub fn catalogue_of(
     name: Name,
     found: Vec<Found>,
-    mend: impl Fn(&mut Catalogue) + Send + 'static,
+    mend: impl Fn(&mut Catalogue) -> Result<(), String> + Send + 'static,
 ) -> ClosingStream {
+    let source = name.to_string();
     let make = move || {
         let taken = found.iter().filter_map(|it| it.lock().expect("no panics here").take());
         let mut catalogues: Vec<_> = taken.map(|scanned| scanned.catalogue).collect();
-        catalogues.iter_mut().for_each(mend);
+        let mended = catalogues.iter_mut().try_for_each(mend);
+        mended.map_err(|error| source_error(&source, error))?;
         if catalogues.is_empty() {
             return Ok(None);
         }

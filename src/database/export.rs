@@ -12,7 +12,7 @@ use super::sqlite;
 use crate::catalogue::{Encoding, Table};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::restore::{StreamTarget, WriterTarget, copy_range, copy_stream};
+use crate::restore::{StreamTarget, WriterTarget, copy_range, copy_stream, stream_of};
 
 /// How a table is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,9 +87,7 @@ fn from_statements(
     target: &mut dyn StreamTarget,
     progress: &Progress,
 ) -> Result<()> {
-    let stream = origin.snapshot.stream(table.stream.as_bytes());
-    let stream =
-        stream.ok_or_else(|| Error::Missing { what: format!("stream {}", table.stream) })?;
+    let stream = stream_of(origin.snapshot, &table.stream)?;
     let copy = |target: &mut dyn StreamTarget| {
         let mut ranges = table.data.iter();
         ranges.try_for_each(|range| {
@@ -126,9 +124,7 @@ fn from_sqlite(
     };
     let file = tempfile::Builder::new().prefix("restow-sqlite-").tempfile_in(temporary);
     let file = file.map_err(io)?;
-    let stream = origin.snapshot.stream(table.stream.as_bytes());
-    let stream =
-        stream.ok_or_else(|| Error::Missing { what: format!("stream {}", table.stream) })?;
+    let stream = stream_of(origin.snapshot, &table.stream)?;
     let mut pages =
         WriterTarget { writer: file.as_file(), name: file.path().display().to_string() };
     copy_stream(origin.repository, stream, &mut pages, progress)?;

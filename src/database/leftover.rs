@@ -41,11 +41,16 @@ pub fn left(parent: &Path, prefix: &str) -> Vec<PathBuf> {
     let is_left = |entry: &std::fs::DirEntry| {
         let name = entry.file_name().to_string_lossy().into_owned();
         let number = name.strip_prefix(prefix).and_then(|rest| rest.split('-').next());
-        let maker = number.and_then(|number| number.parse().ok()).and_then(Pid::from_raw);
-        maker.is_some_and(|maker| test_kill_process(maker) == Err(rustix::io::Errno::SRCH))
+        number.and_then(|number| number.parse().ok()).is_some_and(is_dead)
             && entry.metadata().is_ok_and(|it| it.uid() == geteuid().as_raw())
     };
     entries.filter(is_left).map(|entry| entry.path()).collect()
+}
+
+/// Whether there is no process with this number.
+pub fn is_dead(process: i32) -> bool {
+    let process = Pid::from_raw(process);
+    process.is_some_and(|it| test_kill_process(it) == Err(rustix::io::Errno::SRCH))
 }
 
 #[cfg(test)]

@@ -99,7 +99,7 @@ pub fn without_password(address: &str) -> String {
         }
         None => rest.to_owned(),
     };
-    let is_public = |pair: &&str| !pair.to_ascii_lowercase().contains("pass");
+    let is_public = |pair: &&str| ["socket=", "ssl-ca="].iter().any(|it| pair.starts_with(it));
     let query: Vec<&str> = query.split('&').filter(is_public).collect();
     let query = query.join("&");
     let mark = if query.is_empty() { "" } else { "?" };

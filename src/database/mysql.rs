@@ -1,34 +1,36 @@
 //! MariaDB and MySQL: `mariadb-dump` or `mysqldump` in one transaction, looked at while it passes.
 
-mod login;
+mod dump;
+pub mod login;
+mod preflight;
 mod probe;
 mod rename;
 mod restore;
-
-use std::path::PathBuf;
-use std::process::Command;
+mod rights;
+mod session;
 
 use super::command::catalogue_of;
 use super::scan::{Found, ScanInput};
-use super::{Prepared, Surroundings, find_program, source_error, stream_prefix};
+use super::{Prepared, Surroundings, source_error, stream_prefix};
 use crate::backup::StreamSource;
 use crate::error::Result;
 use crate::format::name::Name;
 use crate::format::snapshot::SourceRef;
-use crate::settings::{MysqlConfig, SecretRef};
+use crate::settings::MysqlConfig;
 use crate::source::command::CommandInput;
 use crate::source::lazy::LazyInput;
 
 pub use login::{Login, LoginFile};
 pub(super) use probe::probe;
-pub use restore::{Plan, RestoreOptions, plan, restore};
+pub use restore::{Plan, RestoreOptions, databases_of, plan, plan_in, restore};
+pub use session::{Launcher, Session};
 
 /// A name in SQL.
 pub fn identifier(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 
-/// A text in SQL.
+/// A text in SQL, of a session whose sql_mode we set.
 pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
@@ -65,154 +67,18 @@ impl Flavor {
     }
 }
 
-/// The client programs of a server and how they log in.
-pub struct Session {
-    /// The server.
-    pub login: Login,
-    file: LoginFile,
-    client: PathBuf,
-    dump: PathBuf,
-    /// Variables that hold its password: not for the eyes of programs.
-    secret_variables: Vec<String>,
-    /// What it says it is.
-    pub version: String,
-    /// Which of both.
-    pub flavor: Flavor,
-}
-
-impl Session {
-    /// Finds the programs and asks the server what it is.
-    pub fn open(config: &MysqlConfig, surroundings: &Surroundings) -> Result<Self, String> {
-        let login = Login::parse(&config.dsn, surroundings)?;
-        let password = surroundings.password(config.password.as_ref());
-        let login = login.with_password(password.map_err(|error| error.to_string())?);
-        let find = |names: [&str; 2]| {
-            let found = match &config.bin_dir {
-                Some(folder) => {
-                    let paths = names.map(|name| folder.join(name));
-                    paths.into_iter().find(|path| path.is_file())
-                }
-                None => names.iter().find_map(|name| find_program(name, surroundings)),
-            };
-            found.ok_or_else(|| {
-                format!(
-                    "neither {} nor {} is installed: install mariadb-client",
-                    names[0], names[1]
-                )
-            })
-        };
-        let client = find(["mariadb", "mysql"])?;
-        let dump = find(["mariadb-dump", "mysqldump"])?;
-        let file = login.write()?;
-        let mut secret_variables = vec!["MYSQL_PWD".to_owned()];
-        if let Some(SecretRef::Env(name)) = &config.password {
-            secret_variables.push(name.clone());
-        }
-        let (version, flavor) = (String::new(), Flavor::MySql);
-        let mut session = Self { login, file, client, dump, secret_variables, version, flavor };
-        session.version = session.value("SELECT VERSION()")?;
-        session.flavor = Flavor::of(&session.version);
-        Ok(session)
-    }
-
-    /// A client program that logs in without its password being seen.
-    pub fn client(&self) -> Command {
-        self.program(&self.client)
-    }
-
-    fn program(&self, path: &PathBuf) -> Command {
-        let mut command = Command::new(path);
-        // Must be the first option. Only this file: what ~/.my.cnf says of hosts and passwords is
-        // read after an extra file and would lead to another server.
-        command.arg(format!("--defaults-file={}", self.file.path().display()));
-        command.arg(MAX_PACKET);
-        for name in &self.secret_variables {
-            command.env_remove(name);
-        }
-        command
-    }
-
-    /// Runs SQL and gives its rows; columns are separated by tabs.
-    pub fn query(&self, sql: &str) -> Result<Vec<String>, String> {
-        let mut command = self.client();
-        command.args(["--batch", "--raw", "--skip-column-names", UTF8]);
-        command.arg("--execute").arg(sql);
-        let output =
-            command.output().map_err(|error| format!("{}: {error}", self.client.display()))?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(format!("{}: {}", self.login.address(), said.trim()));
-        }
-        let text = String::from_utf8_lossy(&output.stdout);
-        Ok(text.lines().map(str::to_owned).collect())
-    }
-
-    /// The first value of a query; empty where there is none.
-    pub fn value(&self, sql: &str) -> Result<String, String> {
-        Ok(self.query(sql)?.into_iter().next().unwrap_or_default())
-    }
-
-    /// The databases to back up: the one that is named, or all but the server's own.
-    pub fn databases(&self) -> Result<Vec<String>, String> {
-        if !self.login.database.is_empty() {
-            return Ok(vec![self.login.database.clone()]);
-        }
-        let found = self.query(
-            "SELECT schema_name FROM information_schema.schemata WHERE schema_name NOT IN
-             ('information_schema', 'performance_schema', 'mysql', 'sys') ORDER BY schema_name",
-        )?;
-        if found.is_empty() {
-            return Err(format!(
-                "{}: there is no database that this user may see",
-                self.login.address()
-            ));
-        }
-        Ok(found)
-    }
-
-    fn dump(&self, config: &MysqlConfig) -> Result<Command, String> {
-        let mut command = self.program(&self.dump);
-        command.args([
-            "--single-transaction",
-            "--quick",
-            "--skip-dump-date",
-            "--hex-blob",
-            "--order-by-primary",
-            NET_BUFFER,
-            UTF8,
-            "--routines",
-            "--events",
-            "--triggers",
-        ]);
-        if self.value("SELECT @@log_bin")? == "1" {
-            let is_mysql = self.flavor == Flavor::MySql;
-            command.arg(if is_mysql { "--source-data=2" } else { "--master-data=2" });
-        }
-        if self.flavor == Flavor::MySql {
-            command.args(["--set-gtid-purged=COMMENTED", "--no-tablespaces"]);
-        }
-        for table in &config.exclude_tables {
-            command.arg(format!("--ignore-table={table}"));
-        }
-        command.arg("--databases").args(self.databases()?);
-        Ok(command)
-    }
-}
-
 /// Prepares the one stream of a server.
 pub fn prepare(name: &str, config: &MysqlConfig, surroundings: &Surroundings) -> Result<Prepared> {
     let failed = |error: String| source_error(name, error);
     let session = Session::open(config, surroundings).map_err(failed)?;
-    let mut warnings = Vec::new();
-    for table in session.tables_without_transactions().map_err(failed)? {
-        warnings.push(format!(
-            "{table} has no transactions (not InnoDB): rows that change meanwhile may be torn"
-        ));
+    let problems = session.problems().map_err(failed)?;
+    if !problems.is_empty() {
+        return Err(source_error(name, problems.join("; ")));
     }
-    for right in session.missing_rights().map_err(failed)? {
-        warnings.push(format!("this user has no right {right}: what needs it may be left out"));
-    }
-    let command = session.dump(config).map_err(failed)?;
+    let mut warnings = session.warnings().map_err(failed)?;
+    let dump = session.dump(config).map_err(failed)?;
+    let (command, databases) = (dump.command, dump.databases);
+    warnings.extend(dump.warnings);
     let (version, engine) = (session.version.clone(), session.flavor.name());
     let stream = format!("{}/dump.sql", stream_prefix(name));
     let found = Found::default();
@@ -229,6 +95,7 @@ pub fn prepare(name: &str, config: &MysqlConfig, surroundings: &Surroundings) ->
         let session = &session;
         catalogue.server_version.clone_from(&session.version);
         session.flavor.name().clone_into(&mut catalogue.engine);
+        dump::holds(catalogue, &databases)
     });
     Ok(Prepared {
         streams: vec![StreamSource {

@@ -1,10 +1,13 @@
 //! Pouring parts of a stream, and words of our own between them, into a program that loads them.
 
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::catalogue::{Catalogue, Encoding, Range, Table};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::catalogue::{Catalogue, Edit, Encoding, Range, Statements, Table};
 use crate::error::{Error, Result};
 use crate::format::snapshot::StreamEntry;
 use crate::progress::Progress;
@@ -14,9 +17,6 @@ use crate::store::pause::{Patience, Pause};
 
 use super::postgres::inspect::quote;
 use super::source_error;
-
-/// What to put in place of a line; none where it stays as it is.
-pub type LineEdit<'a> = &'a dyn Fn(&[u8]) -> Option<Vec<u8>>;
 
 /// A part of what is poured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,31 +29,53 @@ pub enum Piece {
     Text(String),
 }
 
+/// What to put in place of a line; none where it stays as it is.
+pub type LineEdit<'a> = &'a dyn Fn(&[u8]) -> Option<Vec<u8>>;
+
+/// What is changed on the way.
+#[derive(Clone, Copy)]
+pub enum Change<'a> {
+    /// Nothing.
+    Nothing,
+    /// Statements of MariaDB.
+    Statements(Edit<'a>),
+    /// Lines, where they are not too long for that.
+    Lines(LineEdit<'a>),
+}
+
 /// What a program that reads a dump, which may run what stands in it, need not know.
 const SECRETS: [&str; 3] = ["RESTOW_PASSWORD", "RESTOW_FROM_PASSWORD", "RESTOW_TO_PASSWORD"];
+/// How often it is looked whether to stop.
+const LOOK: Duration = Duration::from_millis(100);
 /// How much is kept of what a program says.
 const MAX_SAID: u64 = 4096;
 
-/// Pours pieces of a stream into a program, which must end well. With `edit`, lines are replaced.
+/// Pours pieces of a stream into a program, which must end well.
 pub fn pour(
     repository: &Repository,
     stream: &StreamEntry,
     pieces: &[Piece],
     command: Command,
-    edit: Option<LineEdit<'_>>,
+    change: Change<'_>,
     progress: &Progress,
 ) -> Result<()> {
     let program = command.get_program().display().to_string();
     let mut running = Running::start(command, &program)?;
     let pipe = running.take_stdin();
     let mut target = WriterTarget { writer: pipe, name: program.clone() };
-    let fed = match edit {
-        None => feed(repository, stream, pieces, &mut target, progress),
-        Some(edit) => {
+    let fed = running.while_watched(progress, || match change {
+        Change::Nothing => feed(repository, stream, pieces, &mut target, progress),
+        Change::Lines(edit) => {
             let mut lines = Lines { target: &mut target, line: Vec::new(), is_long: false, edit };
             feed(repository, stream, pieces, &mut lines, progress).and_then(|()| lines.finish())
         }
-    };
+        Change::Statements(edit) => {
+            let mut edited =
+                Edited { target: &mut target, statements: Statements::default(), edit };
+            feed(repository, stream, pieces, &mut edited, progress)
+                .and_then(|()| edited.target.write(&edited.statements.finish()))
+        }
+    });
     if fed.as_ref().is_err_and(|error| !matches!(error, Error::Io { .. })) {
         // It must not take what it has for all there is.
         running.kill();
@@ -114,6 +136,20 @@ pub fn pieces_of(catalogue: &Catalogue, tables: &[&Table], schema_only: bool) ->
     }
     pieces.push(Piece::Part(catalogue.trailer));
     pieces
+}
+
+/// Passes statements on, some of them changed.
+struct Edited<'a> {
+    target: &'a mut dyn StreamTarget,
+    statements: Statements,
+    edit: Edit<'a>,
+}
+
+impl StreamTarget for Edited<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let out = self.statements.push(bytes, self.edit);
+        self.target.write(&out)
+    }
 }
 
 /// Passes whole lines on, some of them changed.
@@ -193,6 +229,25 @@ impl Running {
         self.child.stdin.take().expect("it is a pipe")
     }
 
+    /// Does something that may wait for the program: the wish to stop ends the program, and so the wait.
+    fn while_watched<T>(&self, progress: &Progress, run: impl FnOnce() -> T) -> T {
+        let id = Pid::from_child(&self.child);
+        let (done, is_done) = channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                while is_done.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                    if progress.is_interrupted() {
+                        let _ = kill_process(id, Signal::KILL);
+                        return;
+                    }
+                }
+            });
+            let result = run();
+            drop(done);
+            result
+        })
+    }
+
     fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -214,6 +269,9 @@ impl Running {
             wait = (wait * 2).min(Duration::from_millis(50));
         };
         let said = self.said.take().and_then(|said| said.join().ok()).unwrap_or_default();
+        if !status.success() && progress.is_interrupted() {
+            return Err(Error::Interrupted);
+        }
         match (status.success(), said.trim()) {
             (true, _) => Ok(()),
             (false, "") => Err(source_error(program, status)),

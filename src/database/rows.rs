@@ -5,7 +5,7 @@ use crate::catalogue::{BlockReader, Encoding, Table};
 use crate::database::postgres::restore::Origin;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::restore::{StreamTarget, copy_range, copy_stream};
+use crate::restore::{StreamTarget, copy_range, copy_stream, stream_of};
 
 /// Writes the rows of a table to `target`, reading nothing else, and holds them against their hash.
 pub fn copy_rows(
@@ -14,9 +14,7 @@ pub fn copy_rows(
     target: &mut dyn StreamTarget,
     progress: &Progress,
 ) -> Result<()> {
-    let stream = origin.snapshot.stream(table.stream.as_bytes());
-    let stream =
-        stream.ok_or_else(|| Error::Missing { what: format!("stream {}", table.stream) })?;
+    let stream = stream_of(origin.snapshot, &table.stream)?;
     let named = |what: String| {
         let (schema, name) = (&table.schema, &table.name);
         Error::Conflict(format!("rows of {schema}.{name} in the snapshot: {what}"))

@@ -156,7 +156,7 @@ fn look(connection: &Connection, pragma: &str, of: &str) -> Result<Option<String
         Ok(found) => Err(format!("the database is damaged ({pragma}): {}", found.join("; "))),
         // The general error: no such function, collation or module.
         Err(rusqlite::Error::SqliteFailure(failure, text))
-            if failure.extended_code == rusqlite::ffi::SQLITE_ERROR =>
+            if failure.extended_code & 0xff == rusqlite::ffi::SQLITE_ERROR =>
         {
             Ok(Some(text.unwrap_or_else(|| failure.to_string())))
         }

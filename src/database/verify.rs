@@ -8,7 +8,7 @@ use crate::format::snapshot::{Snapshot, StreamEntry};
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::restore::packed::copy_packed;
-use crate::restore::{StreamTarget, WriterTarget, copy_stream};
+use crate::restore::{StreamTarget, WriterTarget, copy_stream, stream_of};
 
 /// What was read back.
 #[derive(Debug, Clone, Copy, Default)]
@@ -22,9 +22,7 @@ pub struct ReadBack {
 /// The catalogues of a snapshot; none where it is not of a database.
 pub fn catalogues(repository: &Repository, snapshot: &Snapshot) -> Result<Vec<Catalogue>> {
     let Some(name) = &snapshot.catalogue else { return Ok(Vec::new()) };
-    let stream = snapshot
-        .stream(name.as_bytes())
-        .ok_or_else(|| Error::Missing { what: format!("stream {name}") })?;
+    let stream = stream_of(snapshot, name.as_bytes())?;
     if stream.size > MAX_CATALOGUE {
         return Err(Error::Conflict(format!("{name} is longer than any catalogue of tables")));
     }

@@ -1,15 +1,18 @@
 //! Restoring into a MariaDB or MySQL server that is made for it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
 use super::engine::{self, Ask};
 use super::scratch::{RunAs, Scratch};
 use super::{Drill, FailureKind, Report, Stop, add_phase, phase};
 use crate::catalogue::{Catalogue, Table};
-use crate::database::find_program;
-use crate::database::mysql::{RestoreOptions, Session, identifier, literal, plan, restore};
+use crate::database::mysql::{
+    RestoreOptions, Session, databases_of, identifier, literal, plan_in, restore,
+};
 use crate::database::postgres::restore::Origin;
+use crate::database::{Surroundings, find_program};
 use crate::error::Error;
 use crate::settings::MysqlConfig;
 
@@ -22,25 +25,48 @@ pub fn hold(drill: &Drill<'_>, catalogue: &Catalogue, report: &mut Report) -> Re
         let text = "drills of MariaDB and MySQL make their own server: leave out scratch";
         return Err(Stop::Error(Error::Usage(text.into())));
     }
-    let (config, _scratch) = phase(report, "start", || server(drill))?;
+    let (config, scratch) = phase(report, "start", || server(drill))?;
     let failed = |error: String| Stop::failed(FailureKind::Start, error);
-    let session = Session::open(&config, drill.surroundings).map_err(failed)?;
+    let open = || open(&config, drill.surroundings, scratch.launcher());
+    let session = open().map_err(failed)?;
     report.server_version.clone_from(&session.version);
     let snapshot = &drill.snapshot.snapshot;
     let origin = Origin { repository: drill.repository, snapshot, catalogue };
     phase(report, "load", || {
         make_accounts(&session, catalogue)
             .map_err(|error| Stop::failed(FailureKind::Restore, error))?;
-        plan(&origin, &config, &RestoreOptions::default(), drill.surroundings)
+        // A dump that does not make its database itself goes into one of the same name.
+        let create = catalogue.databases.is_empty();
+        let options = RestoreOptions { create, ..RestoreOptions::default() };
+        plan_in(&origin, open().map_err(failed)?, &options)
             .and_then(|plan| restore(&origin, plan, drill.progress))
             .map_err(|error| Stop::during(FailureKind::Restore, error))
     })?;
     report.bytes = catalogue.tables.iter().map(|table| table.bytes).sum();
     let started = Instant::now();
-    let checked = integrity(&session, catalogue)
-        .and_then(|()| engine::check(drill, catalogue, &mut Database(session), report));
+    let mut all = databases_of(catalogue).into_iter();
+    let only = all.next().filter(|_| all.next().is_none()).unwrap_or_default();
+    let mut database = Database { session, only };
+    let checked = integrity(&database.session, catalogue)
+        .and_then(|()| engine::check(drill, catalogue, &mut database, report));
     add_phase(report, "check", started.elapsed().as_secs_f64());
     checked
+}
+
+/// Programs that read what a dump holds, or loaded, run as the server does: nothing of ours is near.
+fn open(
+    config: &MysqlConfig,
+    surroundings: &Surroundings,
+    launcher: impl Fn(&Path) -> Command + Send + Sync + 'static,
+) -> Result<Session, String> {
+    let own = Surroundings {
+        // The server is new: no password of another one is meant for it.
+        variables: Box::new(|_| None),
+        path: surroundings.path.clone(),
+        temporary: surroundings.temporary.clone(),
+        progress: surroundings.progress.clone(),
+    };
+    Session::open_by(config, &own, Some(Box::new(launcher)))
 }
 
 fn integrity(session: &Session, catalogue: &Catalogue) -> Result<(), Stop> {
@@ -125,33 +151,39 @@ fn server(drill: &Drill<'_>) -> Result<(MysqlConfig, Scratch), Stop> {
     let text = socket.display().to_string();
     let encoded = percent_encoding::utf8_percent_encode(&text, percent_encoding::NON_ALPHANUMERIC);
     let config = MysqlConfig::new(&format!("mysql://root@localhost?socket={encoded}"));
-    let (up, surroundings) = (config.clone(), drill.surroundings);
-    let is_up = || socket.exists() && Session::open(&up, surroundings).is_ok();
+    let (up, launcher) = (config.clone(), scratch.launcher());
+    let is_up = || socket.exists() && open(&up, drill.surroundings, launcher.clone()).is_ok();
     scratch.serve(command, drill.progress, is_up).map_err(start)?;
     Ok((config, scratch))
 }
 
-struct Database(Session);
+struct Database {
+    session: Session,
+    /// The database that the dump holds, where it is one: queries need not name it.
+    only: String,
+}
 
 impl Ask for Database {
     fn ask(&mut self, sql: &str) -> Result<Option<String>, String> {
-        let line = self.0.query(sql)?.into_iter().next();
-        let value = line.map(|line| line.split('\t').next().unwrap_or_default().to_owned());
+        let row = self.session.rows(&self.only, sql)?.into_iter().next();
+        let value = row.and_then(|row| row.into_iter().next());
         Ok(value.filter(|value| value != "NULL"))
     }
 
     fn count(&mut self, table: &Table) -> Result<Option<u64>, String> {
-        let there = self.ask(&format!(
-            "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = {}
+        let kind = self.session.value(&format!(
+            "SELECT table_type FROM information_schema.tables WHERE table_schema = {}
              AND table_name = {}",
             literal(&table.schema),
             literal(&table.name)
         ))?;
-        if there.as_deref() != Some("1") {
+        if kind.is_empty() {
             return Ok(None);
         }
-        let count = self.ask(&format!("SELECT COUNT(*) FROM {}", quoted(table)))?;
-        Ok(count.and_then(|count| count.parse().ok()))
+        // The rows of the dump are those that are no more as well.
+        let all = if kind == "SYSTEM VERSIONED" { " FOR SYSTEM_TIME ALL" } else { "" };
+        let count = self.session.value(&format!("SELECT COUNT(*) FROM {}{all}", quoted(table)))?;
+        Ok(count.parse().ok())
     }
 
     fn age(&self, sql: &str) -> String {

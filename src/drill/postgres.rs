@@ -5,11 +5,14 @@ use std::time::Instant;
 use super::engine::{self, Ask};
 use super::scratch::{RunAs, Scratch};
 use super::{Check, Drill, FailureKind, Report, Stop, add_phase, phase};
-use crate::catalogue::{Catalogue, Table};
+use crate::catalogue::{Catalogue, Mode, Table};
+use crate::database::leftover;
 use crate::database::postgres::client::Client;
 use crate::database::postgres::dsn::Dsn;
+use crate::database::postgres::error::PgError;
 use crate::database::postgres::inspect::{literal, quote};
 use crate::database::postgres::restore::{Origin, RestoreOptions, execute, plan};
+use crate::database::postgres::sql;
 use crate::database::postgres::tools::{self, Tools};
 use crate::error::Error;
 use crate::restore::{WriterTarget, copy_stream};
@@ -33,28 +36,70 @@ pub fn hold(drill: &Drill<'_>, catalogue: &Catalogue, report: &mut Report) -> Re
     options.no_owner = drill.config.scratch.is_some();
     options.jobs = drill.config.jobs;
     options.bin_dir = drill.config.bin_dir.clone();
+    let held = restore(drill, &origin, &options, &mut server, report).and_then(|()| {
+        let started = Instant::now();
+        let checked = server.check(drill, catalogue, report);
+        add_phase(report, "check", started.elapsed().as_secs_f64());
+        checked
+    });
+    let cleared = server.clear();
+    held.and(cleared)
+}
+
+fn restore(
+    drill: &Drill<'_>,
+    origin: &Origin<'_>,
+    options: &RestoreOptions,
+    server: &mut Server,
+    report: &mut Report,
+) -> Result<(), Stop> {
+    let failed = |error: Error| Stop::during(FailureKind::Restore, error);
+    if origin.catalogue.mode == Mode::Sql {
+        return restore_sql(drill, origin, options, server, report);
+    }
     let started = Instant::now();
-    let plan = plan(&origin, &options, drill.surroundings);
-    let plan = plan.map_err(|error| Stop::during(FailureKind::Restore, error))?;
+    let plan = plan(origin, options, drill.surroundings).map_err(failed)?;
     add_phase(report, "fetch", started.elapsed().as_secs_f64());
     server.is_made = true;
-    let restored = execute(&origin, &plan, &options, drill.surroundings, drill.progress);
-    let restored = restored.map_err(|error| Stop::during(FailureKind::Restore, error))?;
+    let restored = execute(origin, &plan, options, drill.surroundings, drill.progress);
+    let restored = restored.map_err(failed)?;
     for (name, seconds) in &restored.phases {
         add_phase(report, if *name == "keys" { "recover" } else { "load" }, *seconds);
     }
     report.bytes = restored.bytes;
-    let started = Instant::now();
-    let checked = server.check(drill, catalogue, report);
-    add_phase(report, "check", started.elapsed().as_secs_f64());
-    checked
+    Ok(())
+}
+
+/// A plain dump goes through psql.
+fn restore_sql(
+    drill: &Drill<'_>,
+    origin: &Origin<'_>,
+    options: &RestoreOptions,
+    server: &mut Server,
+    report: &mut Report,
+) -> Result<(), Stop> {
+    let failed = |error: Error| Stop::during(FailureKind::Restore, error);
+    let mut client =
+        Client::connect(&server.dsn).map_err(|e| Stop::failed(FailureKind::Start, e))?;
+    let made = client.query(&format!("CREATE DATABASE {}", quote(&server.database)));
+    made.map_err(|error| Stop::failed(FailureKind::Restore, error))?;
+    server.is_made = true;
+    let options = RestoreOptions { create: false, no_owner: false, ..options.clone() };
+    let plan = sql::plan(origin, &options, drill.surroundings).map_err(failed)?;
+    phase(report, "load", || {
+        sql::restore(origin, &plan, &options, drill.progress).map_err(failed)
+    })?;
+    let stream = origin.snapshot.stream(origin.catalogue.schema_stream.as_bytes());
+    report.bytes = stream.map_or(0, |stream| stream.size);
+    Ok(())
 }
 
 /// The commands that make the roles of the snapshot, without passwords and memberships.
 fn roles(origin: &Origin<'_>) -> Result<Vec<String>, Stop> {
     let name = origin.catalogue.globals_stream.as_bytes();
-    let mut commands: Vec<String> =
-        origin.catalogue.roles.iter().map(|role| format!("CREATE ROLE {}", quote(role))).collect();
+    // Superusers all: some objects can have no other owner, and nobody but us gets there.
+    let command = |role: &String| format!("CREATE ROLE {} SUPERUSER", quote(role));
+    let mut commands: Vec<String> = origin.catalogue.roles.iter().map(command).collect();
     let Some(stream) = origin.snapshot.stream(name).filter(|it| it.size <= MAX_GLOBALS) else {
         return Ok(commands);
     };
@@ -64,7 +109,9 @@ fn roles(origin: &Origin<'_>) -> Result<Vec<String>, Stop> {
     let text = String::from_utf8_lossy(&target.writer).into_owned();
     // Nothing but these: tablespaces of the live server must not be touched.
     let roles = text.lines().filter(|line| line.starts_with("CREATE ROLE "));
-    commands.extend(roles.map(|line| line.trim_end_matches(';').to_owned()));
+    // A name with a line break in it stands on several; what owns or may do something was named above.
+    let whole = roles.filter(|line| line.ends_with(';') && line.matches('"').count() % 2 == 0);
+    commands.extend(whole.map(|line| format!("{} SUPERUSER", line.trim_end_matches(';'))));
     Ok(commands)
 }
 
@@ -81,7 +128,7 @@ struct Server {
 impl Server {
     fn start(drill: &Drill<'_>, catalogue: &Catalogue) -> Result<Self, Stop> {
         let random = crate::entropy::random::<4>(&*drill.repository.environment().entropy);
-        let database = format!("restow_drill_{}", hex::encode(random));
+        let database = format!("{}{}", own_prefix(), hex::encode(random));
         let (dsn, scratch) = match &drill.config.scratch {
             Some(address) => (named_scratch(drill, address)?, None),
             None => {
@@ -91,6 +138,9 @@ impl Server {
         };
         let mut client = Client::connect(&dsn).map_err(|e| Stop::failed(FailureKind::Start, e))?;
         refuse_source(&mut client, &dsn, catalogue)?;
+        if scratch.is_none() {
+            clear_left(&mut client);
+        }
         let version = client.parameter("server_version").to_owned();
         Ok(Self { dsn, database, version, is_made: false, _scratch: scratch })
     }
@@ -124,23 +174,76 @@ impl Server {
         let client = Client::connect(&dsn);
         let client = client.map_err(|error| Stop::failed(FailureKind::Restore, error))?;
         let mut database = Database(client);
-        // Assertions see tables as sessions of users do.
-        let reset = database.0.query("RESET search_path");
+        // Assertions see tables as sessions of users do, but take as long as they like.
+        let reset = database.0.query(
+            "SET client_encoding = 'UTF8'; SET statement_timeout = 0; SET lock_timeout = 0;
+             SET default_transaction_read_only = off; RESET search_path",
+        );
         reset.map_err(|error| Stop::failed(FailureKind::Restore, error))?;
         integrity(&mut database.0, report)?;
         engine::check(drill, catalogue, &mut database, report)
     }
 }
 
+impl Server {
+    /// Drops the database on a server that goes on; one of our own goes with its folder.
+    fn clear(&mut self) -> Result<(), Stop> {
+        if self._scratch.is_some() || !std::mem::take(&mut self.is_made) {
+            return Ok(());
+        }
+        let failed = |error| Stop::failed(FailureKind::Restore, error);
+        let mut client = Client::connect(&self.dsn).map_err(failed)?;
+        drop_database(&self.dsn, &mut client, &self.database).map_err(failed)
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
-        // A scratch server goes with its folder.
-        if self._scratch.is_none()
-            && self.is_made
-            && let Ok(mut client) = Client::connect(&self.dsn)
-        {
-            let _ = client
-                .query(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote(&self.database)));
+        let _ = self.clear();
+    }
+}
+
+/// Drops a database with its subscriptions, which keep it from being dropped.
+fn drop_database(dsn: &Dsn, client: &mut Client, database: &str) -> Result<(), PgError> {
+    let subscriptions = client.query(&format!(
+        "SELECT subname FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d
+           ON d.oid = s.subdbid WHERE d.datname = {}",
+        literal(database)
+    ))?;
+    if !subscriptions.is_empty() {
+        let mut inside = Client::connect(&dsn.clone().with_database(database))?;
+        for name in subscriptions.iter().flatten().flatten() {
+            let name = quote(name);
+            inside.query(&format!("ALTER SUBSCRIPTION {name} DISABLE"))?;
+            inside.query(&format!("ALTER SUBSCRIPTION {name} SET (slot_name = NONE)"))?;
+            inside.query(&format!("DROP SUBSCRIPTION {name}"))?;
+        }
+    }
+    client.query(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote(database))).map(drop)
+}
+
+/// Databases of drills of this machine: a number that stands for the machine, one of the process, and a
+/// random one.
+const PREFIX: &str = "restow_drill_";
+
+fn machine() -> String {
+    let name = rustix::system::uname();
+    blake3::hash(name.nodename().to_bytes()).to_hex()[..8].to_owned()
+}
+
+fn own_prefix() -> String {
+    format!("{PREFIX}{}_{}_", machine(), std::process::id())
+}
+
+/// Drops databases of drills of this machine that were killed.
+fn clear_left(client: &mut Client) {
+    let prefix = format!("{PREFIX}{}_", machine());
+    let names = client.query("SELECT datname FROM pg_catalog.pg_database").unwrap_or_default();
+    for name in names.iter().flatten().flatten() {
+        let rest = name.strip_prefix(&prefix).and_then(|rest| rest.split_once('_'));
+        let process = rest.and_then(|(number, _)| number.parse().ok());
+        if process.is_some_and(leftover::is_dead) {
+            let _ = client.query(&format!("DROP DATABASE IF EXISTS {}", quote(name)));
         }
     }
 }

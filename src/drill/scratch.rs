@@ -21,6 +21,7 @@ const PREFIX: &str = "restow-drill-";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The user that a server runs as where this process is root: servers refuse that.
+#[derive(Clone, Copy)]
 pub struct RunAs {
     user: u32,
     group: u32,
@@ -83,20 +84,13 @@ impl Scratch {
 
     /// A command that runs as the server does, in its folder.
     pub fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
-        command
-            .current_dir(&self.folder)
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .env("LC_ALL", "C");
-        // A MariaDB server that starts removes what it takes for its own temporary tables from the folder
-        // of temporary files: another server's as well.
-        command.env("TMPDIR", &self.folder);
-        command.env("HOME", &self.folder).stdin(Stdio::null());
-        if let Some(RunAs { user, group }) = self.run_as {
-            command.uid(user).gid(group);
-        }
-        command
+        command_in(&self.folder, self.run_as, program)
+    }
+
+    /// Makes such commands while the folder lives.
+    pub fn launcher(&self) -> impl Fn(&Path) -> Command + Clone + Send + Sync + 'static {
+        let (folder, run_as) = (self.folder.clone(), self.run_as);
+        move |program| command_in(&folder, run_as, program)
     }
 
     /// Runs a command to its end; what it says is the error.
@@ -133,7 +127,9 @@ impl Scratch {
         while !is_up() {
             if let Ok(Some(status)) = server.try_wait() {
                 let said = std::fs::read_to_string(&log).unwrap_or_default();
-                let said = said.lines().last().unwrap_or_default();
+                let is_reason = |line: &&str| line.contains("FATAL") || line.contains("ERROR");
+                let reason = said.lines().rev().find(is_reason);
+                let said = reason.or(said.lines().last()).unwrap_or_default();
                 return Err(format!("it ended with {status}: {said}"));
             }
             if started.elapsed() > PATIENCE || !waiter.pause(Duration::from_millis(20)) {
@@ -142,6 +138,19 @@ impl Scratch {
         }
         Ok(())
     }
+}
+
+fn command_in(folder: &Path, run_as: Option<RunAs>, program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(folder).env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C");
+    // A MariaDB server that starts removes what it takes for its own temporary tables from the folder of
+    // temporary files: another server's as well.
+    command.env("TMPDIR", folder);
+    command.env("HOME", folder).stdin(Stdio::null());
+    if let Some(RunAs { user, group }) = run_as {
+        command.uid(user).gid(group);
+    }
+    command
 }
 
 impl Drop for Scratch {

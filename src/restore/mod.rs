@@ -11,7 +11,7 @@ use crate::crypto::keys::BlobKind;
 use crate::error::{Error, Result};
 use crate::format::entry::Content;
 use crate::format::recipe::ChunkRun;
-use crate::format::snapshot::StreamEntry;
+use crate::format::snapshot::{Snapshot, StreamEntry};
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::repository::reader::{ChunkReader, Scratch};
@@ -59,6 +59,13 @@ pub fn copy_stream(
         "the recipe of {} adds up to {written} bytes, its snapshot says {}",
         stream.name, stream.size
     )))
+}
+
+/// A stream of a snapshot; an error that names it where there is none.
+pub fn stream_of<'a>(snapshot: &'a Snapshot, name: impl AsRef<[u8]>) -> Result<&'a StreamEntry> {
+    let name = name.as_ref();
+    let missing = || Error::Missing { what: format!("stream {}", String::from_utf8_lossy(name)) };
+    snapshot.stream(name).ok_or_else(missing)
 }
 
 /// Writes a part of a stream to `target`, reading only the chunks that hold it.

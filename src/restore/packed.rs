@@ -6,10 +6,9 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::{StreamTarget, copy_stream};
+use super::{StreamTarget, copy_stream, stream_of};
 use crate::error::{Error, Result};
-use crate::format::name::Name;
-use crate::format::snapshot::{Snapshot, StreamEntry, UnpackedStream};
+use crate::format::snapshot::{Snapshot, UnpackedStream};
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::unpack::{RepackError, repack};
@@ -26,8 +25,8 @@ pub fn copy_packed(
     target: &mut dyn StreamTarget,
     progress: &Progress,
 ) -> Result<u64> {
-    let plain = part(snapshot, &unpacked.plain)?;
-    let recipe = part(snapshot, &unpacked.recipe)?;
+    let plain = stream_of(snapshot, unpacked.plain.as_bytes())?;
+    let recipe = stream_of(snapshot, unpacked.recipe.as_bytes())?;
     let mut failed = None;
     let mut out = Out { target, failed: &mut failed };
     let (packed, read) = thread::scope(|scope| {
@@ -57,11 +56,6 @@ pub fn copy_packed(
         }
         (Ok(_), Err(error)) => Err(error),
     }
-}
-
-fn part<'a>(snapshot: &'a Snapshot, name: &Name) -> Result<&'a StreamEntry> {
-    let found = snapshot.stream(name.as_bytes());
-    found.ok_or_else(|| Error::Missing { what: format!("stream {name}") })
 }
 
 /// A piece of a stream; none is its good end.

@@ -112,9 +112,9 @@ pub struct MysqlConfig {
     pub dsn: String,
     /// Where the password is.
     pub password: Option<SecretRef>,
-    /// Not these tables, as `DATABASE.TABLE`.
+    /// Of these tables, as patterns `DATABASE.TABLE`, the definition, but no rows.
     #[serde(default)]
-    pub exclude_tables: Vec<String>,
+    pub exclude_data: Vec<String>,
     /// Folder of `mariadb-dump` or `mysqldump`.
     pub bin_dir: Option<PathBuf>,
 }
@@ -196,6 +196,6 @@ impl PostgresConfig {
 impl MysqlConfig {
     /// All of it, as it is done where nothing else is said.
     pub fn new(dsn: &str) -> Self {
-        Self { dsn: dsn.to_owned(), password: None, exclude_tables: Vec::new(), bin_dir: None }
+        Self { dsn: dsn.to_owned(), password: None, exclude_data: Vec::new(), bin_dir: None }
     }
 }

@@ -36,6 +36,13 @@ pub fn peek(mut input: Box<dyn StreamInput>) -> io::Result<(PeekedInput, Result<
     Ok((PeekedInput { head: io::Cursor::new(head), input }, kind))
 }
 
+impl PeekedInput {
+    /// Whether the input had no byte at all.
+    pub fn is_empty(&self) -> bool {
+        self.head.get_ref().is_empty()
+    }
+}
+
 impl StreamInput for PeekedInput {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.head.read(buffer)? {

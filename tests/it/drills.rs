@@ -210,3 +210,66 @@ fn a_drill_that_is_stopped_leaves_nothing_behind() {
     assert_eq!(status.code(), Some(130));
     drills.is_clean();
 }
+
+#[test]
+fn plain_dumps_are_drilled_and_owners_may_need_to_be_superusers() {
+    let server = Postgres::version(15);
+    server.script(
+        "postgres",
+        "CREATE ROLE boss SUPERUSER; CREATE DATABASE shop; ALTER DATABASE shop SET statement_timeout = '1ms'",
+    );
+    server.script(
+        "shop",
+        "SET statement_timeout = 0; CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2);
+         CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+         CREATE EVENT TRIGGER noted ON ddl_command_end EXECUTE FUNCTION note();
+         ALTER EVENT TRIGGER noted OWNER TO boss",
+    );
+    let drills = Drills::new(server);
+    let ask = "[[drill.proof.assert]]\nsql = \"SELECT pg_sleep(0.01)::text = '' \"\n";
+    let (code, said) = drills.run(&(bin(&drills.server) + ask), &[]);
+    assert_eq!(code, 0, "{said}");
+    let path = drills.program.path("plain.toml");
+    let pg_dump = drills.server.bin().join("pg_dump");
+    let host = drills.server.client("true");
+    let host = host.get_envs().find(|(name, _)| *name == "PGHOST").unwrap().1.unwrap();
+    let text_of = format!(
+        "[source.plain]\ntype = \"command\"\n\
+         command = [\"{}\", \"-h\", \"{}\", \"-U\", \"postgres\", \"shop\"]\n",
+        pg_dump.display(),
+        host.to_str().unwrap()
+    );
+    std::fs::write(&path, text_of).unwrap();
+    let config = path.to_str().unwrap();
+    drills.program.ok(&["--config", config, "backup", "--source", "plain"], b"");
+    let mut command = drills.program.command(&["--config", config, "drill", "run", "plain"]);
+    let output = command.env("TMPDIR", drills.temporary.path()).output().unwrap();
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("1 tables, 2 rows"), "{said}");
+}
+
+#[test]
+fn a_named_scratch_server_is_left_as_it_was() {
+    let server = Postgres::version(18);
+    server.sql("postgres", "CREATE DATABASE shop");
+    server.script(
+        "shop",
+        "CREATE TABLE t (id int PRIMARY KEY);
+         CREATE SUBSCRIPTION s CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false)",
+    );
+    let drills = Drills::new(server);
+    let scratch = Postgres::version(18);
+    // A drill of this machine that was killed left one.
+    let name = rustix::system::uname();
+    let machine = blake3::hash(name.nodename().to_bytes()).to_hex()[..8].to_owned();
+    let left = format!("restow_drill_{machine}_2147483646_aa");
+    scratch.sql("postgres", &format!("CREATE DATABASE {left}"));
+    scratch.sql("postgres", "CREATE DATABASE restow_drill_of_mine");
+    let databases = "SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database";
+    let (code, said) =
+        drills.run(&format!("{}scratch = \"{}\"", bin(&scratch), scratch.dsn("postgres")), &[]);
+    assert_eq!(code, 0, "{said}");
+    let expected = "postgres restow_drill_of_mine template0 template1";
+    assert_eq!(scratch.sql("postgres", databases), expected);
+}

@@ -23,9 +23,8 @@ use restow::store::Store;
 use restow::store::fault::{Fault, FaultStore};
 use restow::store::memory::MemoryStore;
 
-use crate::prune::{
-    Interloper, Prepared, assert_clean, assert_sound, meet, mostly_garbage, names, prune,
-};
+use crate::prune::{assert_clean, assert_sound, names, prune};
+use crate::prune_meetings::{Interloper, Prepared, meet, mostly_garbage};
 use crate::support::*;
 
 fn other() -> Secret {

@@ -85,7 +85,7 @@ impl MariaDb {
         let mut command = self.client();
         command.args(["--batch", "--raw", "--skip-column-names"]);
         if !database.is_empty() {
-            command.arg(database);
+            command.arg(format!("--database={database}"));
         }
         let output = feed(command, sql.as_bytes());
         assert!(output.status.success(), "{sql}: {}", text(&output.stderr));

@@ -7,26 +7,20 @@ use std::time::Duration;
 use restow::check::{CheckReport, ReadData, run as check};
 use restow::error::{Error, Result};
 use restow::format::log::EntryKind;
-use restow::format::parity::Head;
 use restow::format::paths;
-use restow::id::ObjectName;
 use restow::progress::Progress;
 use restow::prune::{PruneOptions, Unused, run as prune};
+use restow::repair::index;
 use restow::repair::index::{IndexOptions, IndexReport, run as repair_index};
 use restow::repair::packs::{PacksOptions, PacksReport, run as repair_packs};
 use restow::repair::snapshots::{SnapshotsOptions, SnapshotsReport, run as repair_snapshots};
-use restow::repair::{index, parity};
+use restow::repository::Repository;
 use restow::repository::snapshots::Filter;
-use restow::repository::{InitOptions, Repository};
-use restow::restore::options::{Overwrite, TreeOptions};
-use restow::restore::tree::restore_tree;
 use restow::store::Store;
-use restow::store::fault::{Fault, FaultStore};
 use restow::store::memory::MemoryStore;
 use restow::store::read_only::ReadOnlyStore;
 use restow::store::record::{Call, RecordingStore};
 
-use crate::files::{back_up_files, picture};
 use crate::support::*;
 
 pub fn mend_index_with(store: Arc<dyn Store>, options: IndexOptions) -> Result<IndexReport> {
@@ -62,7 +56,7 @@ pub fn full_check(store: &Arc<MemoryStore>) -> CheckReport {
 }
 
 /// What a check says of a manifest that a repair could not read.
-const UNREAD: &str = "could not be read when the log was repaired";
+pub const UNREAD: &str = "could not be read when the log was repaired";
 
 pub fn assert_clean(store: &Arc<MemoryStore>, what: &str) {
     let mut report = full_check(store);
@@ -76,15 +70,15 @@ pub fn days_held(store: &Arc<MemoryStore>) -> BTreeSet<Vec<u8>> {
     contents(&open(store.clone()).unwrap()).unwrap().into_values().collect()
 }
 
-fn folder(path: &str) -> &str {
+pub fn folder(path: &str) -> &str {
     path.split('/').next().unwrap()
 }
 
-type Damage = Box<dyn Fn(&MemoryStore, &str)>;
-type Change = Box<dyn Fn(&mut Vec<u8>)>;
+pub type Damage = Box<dyn Fn(&MemoryStore, &str)>;
+pub type Change = Box<dyn Fn(&mut Vec<u8>)>;
 
 /// Ways to damage an object.
-fn damages(bytes: usize) -> Vec<(&'static str, Damage)> {
+pub fn damages(bytes: usize) -> Vec<(&'static str, Damage)> {
     let flip = |at: usize| -> Damage {
         Box::new(move |store, path| store.damage(path, |bytes| bytes[at] ^= 0x10))
     };
@@ -103,7 +97,7 @@ fn damages(bytes: usize) -> Vec<(&'static str, Damage)> {
 
 /// After the repairs everything is sound, what is left restores, new backups work, and another round of
 /// repairs finds nothing to do.
-fn assert_mended(store: &Arc<MemoryStore>, days: &[Vec<u8>], at_least: usize, what: &str) {
+pub fn assert_mended(store: &Arc<MemoryStore>, days: &[Vec<u8>], at_least: usize, what: &str) {
     mend_all(store).unwrap_or_else(|error| panic!("{what}: {error}"));
     assert_clean(store, what);
     let held = days_held(store);
@@ -143,7 +137,7 @@ fn everything_but_packs_and_snapshots_comes_back_whole() {
 }
 
 /// Three days, each under keys of its own.
-fn rotated() -> (Arc<MemoryStore>, Vec<Vec<u8>>) {
+pub fn rotated() -> (Arc<MemoryStore>, Vec<Vec<u8>>) {
     let store = Arc::new(MemoryStore::new());
     let repository = init(store.clone()).unwrap();
     let days: Vec<_> = (0..3).map(|day| changed_rows(1, 1500, day, 20)).collect();
@@ -493,310 +487,6 @@ fn prune_takes_what_repair_left() {
         back_up(&repository, day).unwrap();
     }
     assert_clean(&store, "after a prune");
-}
-
-/// A crash anywhere leaves what there was, and the next run ends the work.
-#[test]
-fn a_fault_at_any_operation_of_a_repair_loses_nothing() {
-    let (store, days) = prepared();
-    let all = store.objects();
-    let find = |prefix: &str| all.iter().find(|(path, _)| path.starts_with(prefix)).unwrap();
-    let lost =
-        [find("data/").0.clone(), find("idx/").0.clone(), paths::log(2), "config".to_owned()];
-    for path in &lost {
-        store.damage(path, |bytes| *bytes.last_mut().unwrap() ^= 1);
-    }
-    store.damage(&lost[0], |bytes| bytes[70] ^= 1);
-    let reference = Arc::new(store.fork());
-    mend_all(&reference).unwrap();
-    let expected = days_held(&reference);
-    let faults =
-        [Fault::CrashBefore, Fault::CrashAfter, Fault::LostReply, Fault::LostRequest, Fault::Full];
-    for fault in faults {
-        for at in 0.. {
-            let survivor = Arc::new(store.fork());
-            let faulty = Arc::new(FaultStore::new(survivor.clone(), fault, at));
-            let result = mend_index(faulty.clone()).and_then(|_| {
-                let repository = open(faulty.clone())?;
-                mend_packs(&repository)?;
-                mend_snapshots(&repository, true)
-            });
-            mend_all(&survivor).unwrap_or_else(|error| panic!("{fault:?} at {at}: {error}"));
-            assert_clean(&survivor, &format!("{fault:?} at {at}"));
-            assert_eq!(days_held(&survivor), expected, "{fault:?} at {at}");
-            if !faulty.has_struck() {
-                result.unwrap();
-                break;
-            }
-        }
-    }
-    let _ = days;
-}
-
-#[test]
-fn another_repository_gives_lost_chunks_back() {
-    let (store, days) = prepared();
-    let other_store = Arc::new(MemoryStore::new());
-    let other = init(other_store).unwrap();
-    for day in &days {
-        back_up(&other, day).unwrap();
-    }
-    let data: Vec<_> = {
-        let repository = open(store.clone()).unwrap();
-        let packs = repository.index().packs().unwrap();
-        let kind = |name: &ObjectName| repository.index().pack(name).unwrap().unwrap().kind;
-        packs.into_iter().map(|(name, _)| name).filter(|name| kind(name).name() == "data").collect()
-    };
-    // One pack flipped, one cut, one gone.
-    store.damage(&paths::pack(&data[0]), |bytes| bytes[100] ^= 1);
-    store.damage(&paths::pack(&data[1]), |bytes| bytes.truncate(5000));
-    let repository = open(store.clone()).unwrap();
-    let options = PacksOptions { from: Some(&other), ..Default::default() };
-    let dry = PacksOptions { dry_run: true, from: Some(&other), ..Default::default() };
-    let planned = repair_packs(&repository, &dry, &Progress::default()).unwrap();
-    let report = repair_packs(&repository, &options, &Progress::default()).unwrap();
-    assert!(report.lost_chunks > 0 && report.found_chunks == report.lost_chunks, "{report:?}");
-    assert_eq!(planned.found_chunks, report.found_chunks);
-    assert_clean(&store, "from another repository");
-    assert_eq!(days_held(&store), days.into_iter().collect());
-    assert!(mend_snapshots(&repository, false).unwrap().repaired.is_empty());
-}
-
-#[test]
-fn files_come_back_from_another_repository_or_leave_their_snapshots_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    let source = folder.path().join("source");
-    std::fs::create_dir_all(source.join("sub/deep")).unwrap();
-    for number in 0..30 {
-        let name = ["a", "sub/b", "sub/deep/c"][number as usize % 3];
-        std::fs::write(source.join(format!("{name}{number}")), rows(number, 100)).unwrap();
-    }
-    // Big enough to stand in packs without the others.
-    std::fs::write(source.join("sub/big"), random_bytes(99, 5 << 20)).unwrap();
-    let (store, other_store) = (Arc::new(MemoryStore::new()), Arc::new(MemoryStore::new()));
-    let report = back_up_files(&init(store.clone()).unwrap(), &[&source]);
-    let other = init(other_store).unwrap();
-    back_up_files(&other, &[&source]);
-    let repository = open(store.clone()).unwrap();
-    let is_group = |pack: &restow::index::PackDirectory| {
-        pack.entries.iter().any(|entry| entry.codec == restow::format::directory::Codec::Member)
-    };
-    for (number, (name, _)) in repository.index().packs().unwrap().into_iter().enumerate() {
-        let pack = repository.index().pack(&name).unwrap().unwrap();
-        if pack.kind.name() != "data" || (number % 100 != 0 && !is_group(&pack)) {
-            continue;
-        }
-        let flip = |bytes: &mut Vec<u8>| bytes[pack.offsets[0] as usize + 3] ^= 1;
-        // Without help the file goes, and only it.
-        let damaged = Arc::new(store.fork());
-        damaged.damage(&paths::pack(&name), flip);
-        let repository = open(damaged.clone()).unwrap();
-        let lost = mend_packs(&repository).unwrap().lost_chunks;
-        let mended = mend_snapshots(&repository, true).unwrap();
-        assert!(lost > 0 && mended.repaired.len() == 1, "{mended:?}");
-        let repaired = &mended.repaired[0];
-        assert!(repaired.forgotten && repaired.lost.len() <= lost as usize, "{repaired:?}");
-        let snapshot = repository.load_snapshot(&repaired.new.unwrap()).unwrap();
-        assert_eq!(snapshot.tags, ["repaired"]);
-        let target = folder.path().join(name.short());
-        restore(&repository, snapshot.tree.unwrap(), &target);
-        for lost in &repaired.lost {
-            let path = lost.to_string();
-            assert!(!target.join(path.trim_start_matches('/')).exists(), "{path}");
-        }
-        let files = |root: &std::path::Path| picture(root).len();
-        let restored = files(&target.join(source.strip_prefix("/").unwrap()));
-        assert_eq!(restored + repaired.lost.len(), files(&source));
-        assert_clean(&damaged, "files");
-        // The next backup stores what is lost again.
-        back_up_files(&repository, &[&source]);
-        assert_clean(&damaged, "files backed up again");
-        // With another repository nothing is lost.
-        let damaged = Arc::new(store.fork());
-        damaged.damage(&paths::pack(&name), flip);
-        let repository = open(damaged.clone()).unwrap();
-        let options = PacksOptions { from: Some(&other), ..Default::default() };
-        let report_of = repair_packs(&repository, &options, &Progress::default()).unwrap();
-        assert_eq!(report_of.lost_chunks, report_of.found_chunks, "{report_of:?}");
-        let target = folder.path().join(format!("{}-whole", name.short()));
-        restore(&repository, report.snapshot.tree.unwrap(), &target);
-        assert_eq!(picture(&target.join(source.strip_prefix("/").unwrap())), picture(&source));
-    }
-}
-
-fn restore(repository: &Repository, tree: restow::id::ChunkId, target: &std::path::Path) {
-    let options = TreeOptions {
-        target: target.to_owned(),
-        overwrite: Overwrite::Always,
-        ..Default::default()
-    };
-    restore_tree(repository, tree, &options, &Progress::default()).unwrap();
-}
-
-/// A repository with parity whose packs have a few dozen blocks.
-pub fn with_parity(parts: u16) -> (Arc<MemoryStore>, Vec<Vec<u8>>) {
-    let store = Arc::new(MemoryStore::new());
-    let options = InitOptions { parity: parts, data_pack_bytes: 200 << 10, ..small() };
-    let environment = environment(Arc::new(restow::entropy::OsEntropy));
-    let repository = Repository::init(store.clone(), &secret(), &options, environment).unwrap();
-    let days: Vec<_> = (0..3).map(|day| changed_rows(1, 30_000, day, 20)).collect();
-    for day in &days {
-        back_up(&repository, day).unwrap();
-    }
-    (store, days)
-}
-
-pub fn mend_rot(store: &Arc<MemoryStore>) -> parity::ParityReport {
-    parity::run(&open(store.clone()).unwrap(), &[], false, &Progress::default()).unwrap()
-}
-
-#[test]
-fn every_pack_has_its_parity_and_prune_takes_both() {
-    let (store, _) = with_parity(100);
-    let count =
-        |prefix: &str| store.objects().iter().filter(|(path, _)| path.starts_with(prefix)).count();
-    assert_eq!(count("data/"), count("parity/"));
-    assert_clean(&store, "with parity");
-    let repository = open(store.clone()).unwrap();
-    let all = repository.snapshots(&Filter::default()).unwrap();
-    restow::forget::forget(&repository, &[all[0].name, all[1].name].into(), true).unwrap();
-    // What a writer leaves that dies between pack and log.
-    store.put_new(&paths::parity(&ObjectName([7; 32])), b"left").unwrap();
-    let options =
-        PruneOptions { grace: Duration::ZERO, max_unused: Unused::Bytes(0), ..Default::default() };
-    let before = count("data/");
-    prune(&repository, &options, &Progress::default()).unwrap();
-    assert!(count("data/") < before);
-    assert_eq!(count("data/"), count("parity/"));
-    let report = full_check(&store);
-    assert!(report.problems.is_empty() && report.orphans == 0, "{report:?}");
-}
-
-#[test]
-fn rot_within_the_parity_is_mended_in_place() {
-    let (store, days) = with_parity(100);
-    let original = store.objects();
-    let packs: Vec<_> = original.iter().filter(|(path, _)| path.starts_with("data/")).collect();
-    for (path, bytes) in &packs {
-        let size = bytes.len();
-        let budget = {
-            let name = paths::object_name(path).unwrap();
-            let parity = store.get(&paths::parity(&name)).unwrap();
-            let head = Head::read(&parity).unwrap();
-            assert_eq!(head.length, size as u64);
-            (parity.len() - 300) / 4200
-        };
-        let mut ways: Vec<Change> = vec![
-            Box::new(move |bytes| bytes[size / 2] ^= 1),
-            Box::new(move |bytes| bytes[size - 3] ^= 1),
-            Box::new(move |bytes| bytes[0] ^= 1),
-            // A sector.
-            Box::new(move |bytes| {
-                let at = size / 2 / 4096 * 4096;
-                let end = (at + 4096).min(size);
-                bytes[at..end].fill(0);
-            }),
-            // No further than the last block: small packs have one block of parity.
-            Box::new(move |bytes| bytes.truncate(size - ((size - 1) % 4096 + 1).min(100))),
-        ];
-        if budget > 1 {
-            ways.push(Box::new(move |bytes| {
-                (0..budget).for_each(|block| bytes[(block * 2 * 4096) % size] ^= 1);
-            }));
-        }
-        for (number, damage) in ways.iter().enumerate() {
-            let damaged = Arc::new(store.fork());
-            damaged.damage(path, damage);
-            let report = full_check(&damaged);
-            let is_said = report.problems.iter().any(|problem| problem.is_mendable);
-            // A pack that is too short is seen without reading it too.
-            assert!(is_said, "{path} {number}: {:?}", report.problems);
-            assert!(report.advice().iter().any(|text| text.contains("check --repair")));
-            assert_eq!(mend_rot(&damaged).mended.len(), 1, "{path} {number}");
-            assert_clean(&damaged, path);
-            assert_eq!(damaged.objects(), original, "{path} {number}");
-        }
-    }
-    assert_eq!(days_held(&store), days.into_iter().collect());
-}
-
-#[test]
-fn rot_beyond_the_parity_is_left_alone_and_saved_by_repair_packs() {
-    let (store, days) = with_parity(20);
-    // A small pack has more parity than was asked for.
-    let packs = store.objects().into_iter().filter(|(path, _)| path.starts_with("data/"));
-    let victim = packs.max_by_key(|(_, bytes)| bytes.len()).unwrap();
-    store.damage(&victim.0, |bytes| bytes.chunks_mut(4096).step_by(2).for_each(|b| b[9] ^= 1));
-    let before = store.objects();
-    let report = mend_rot(&store);
-    assert!(report.mended.is_empty() && report.findings.len() == 1, "{report:?}");
-    assert!(report.findings[0].detail.contains("blocks are damaged"), "{report:?}");
-    assert_eq!(store.objects(), before);
-    assert_mended(&store, &days, 0, "beyond the parity");
-}
-
-#[test]
-fn lost_and_damaged_parity_is_made_again() {
-    let (store, _) = with_parity(50);
-    let original = store.objects();
-    let parity: Vec<_> = original.iter().filter(|(path, _)| path.starts_with("parity/")).collect();
-    store.delete(&parity[0].0).unwrap();
-    store.damage(&parity[1].0, |bytes| bytes[100] ^= 1);
-    store.damage(&parity[2].0, |bytes| bytes.truncate(10));
-    let report = full_check(&store);
-    assert_eq!(report.problems.len(), 3, "{:?}", report.problems);
-    assert_eq!(report.advice(), ["'restow repair parity' makes parity again"]);
-    assert_eq!(mend_rot(&store).renewed.len(), 3);
-    assert_eq!(store.objects(), original);
-    // A damaged parity of a damaged pack still mends.
-    let name = paths::object_name(&parity[0].0).unwrap();
-    store.damage(&parity[0].0, |bytes| bytes[70] ^= 1);
-    store.damage(&paths::pack(&name), |bytes| bytes[50] ^= 1);
-    mend_rot(&store);
-    assert_eq!(store.objects(), original);
-}
-
-#[test]
-fn a_fault_while_rot_is_mended_leaves_the_pack_mendable() {
-    let (store, _) = with_parity(100);
-    let original = store.objects();
-    for (path, bytes) in original.iter().filter(|(path, _)| path.starts_with("data/")).take(3) {
-        store.damage(path, |it| it[bytes.len() / 2] ^= 1);
-    }
-    for fault in [Fault::CrashBefore, Fault::CrashAfter, Fault::LostReply, Fault::Full] {
-        for at in 0.. {
-            let survivor = Arc::new(store.fork());
-            let faulty = Arc::new(FaultStore::new(survivor.clone(), fault, at));
-            let repository = open(faulty.clone()).unwrap();
-            let _ = parity::run(&repository, &[], false, &Progress::default());
-            mend_rot(&survivor);
-            assert_eq!(survivor.objects(), original);
-            if !faulty.has_struck() {
-                break;
-            }
-        }
-    }
-}
-
-#[test]
-fn a_pack_that_speaks_for_itself_is_mended_first() {
-    let (store, days) = with_parity(100);
-    for (path, _) in store.objects() {
-        if path.starts_with("idx/") || path.starts_with("log/") || path == "config" {
-            store.delete(&path).unwrap();
-        } else if path.starts_with("data/") {
-            store.damage(&path, |bytes| {
-                let at = bytes.len() - 40;
-                bytes[at] ^= 1;
-            });
-        }
-    }
-    let report = mend_index(store.clone()).unwrap();
-    assert_eq!(report.unreadable_packs, 0);
-    // The parity itself says how much of it there was.
-    assert_eq!(open(store.clone()).unwrap().config().parity, 100);
-    assert_clean(&store, "directories mended");
-    assert_eq!(days_held(&store), days.into_iter().collect());
 }
 
 #[test]

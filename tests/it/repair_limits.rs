@@ -20,6 +20,7 @@ use restow::store::memory::MemoryStore;
 use restow::store::{ObjectInfo, Store, StoreError};
 
 use crate::repair::*;
+use crate::repair_parity::{mend_rot, with_parity};
 use crate::support::*;
 
 /// A store that cannot read the contents of one folder for a while.

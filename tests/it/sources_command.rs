@@ -133,6 +133,8 @@ fn hooks_run_around_a_backup() {
     }
     let backup = ["backup", "--source", "x"];
     std::fs::write(it.program.path("output"), "text").unwrap();
+    it.ok(&[&backup[..], &["--dry-run"]].concat());
+    assert_eq!(it.read("log"), "");
     it.ok(&backup);
     let id = &it.ids()[0];
     assert_eq!(it.read("log"), format!("before [x] [] []\nafter [x] [{id}] []\n"));
@@ -166,6 +168,14 @@ fn a_second_backup_of_a_source_waits_or_gives_up() {
     let writer = std::fs::OpenOptions::new().write(true).open(&fifo).unwrap();
     let said = it.fails(&["backup", "--source", "x"], 11);
     assert!(said.contains("runs already") && said.contains("--wait"), "{said}");
+    // Who waits ends when it is asked to.
+    let mut waiting = it.program.command(&[&backup[..], &["--wait"]].concat());
+    let mut waiting = waiting.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut said = std::io::BufReader::new(waiting.stderr.take().unwrap());
+    std::io::BufRead::read_line(&mut said, &mut String::new()).unwrap();
+    let pid = rustix::process::Pid::from_child(&waiting);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(waiting.wait().unwrap().code(), Some(130));
     let second = it.program.command(&[&backup[..], &["--wait"]].concat());
     std::thread::scope(|scope| {
         let second = scope.spawn(move || feed(second, b""));
@@ -287,4 +297,57 @@ fn sources_are_listed_and_tested() {
     it.fails(&["source", "test", "gone"], 1);
     it.fails(&["source", "test", "files"], 1);
     assert!(Path::new(&it.config).exists());
+}
+
+#[test]
+fn a_restore_command_must_take_all_and_only_what_is_meant_for_it() {
+    let it = Configured::new(
+        "[source.x]\ntype = \"command\"\ncommand = [\"seq\", \"1000000\"]\n\
+         restore = [\"head\", \"-c\", \"10\"]",
+    );
+    it.ok(&["backup", "--source", "x"]);
+    let said = it.fails(&["restore", "--source", "x"], 1);
+    assert!(said.contains("head: ended before it had read everything"), "{said}");
+    let said = it.fails(&["restore", "--source", "x", "--table", "a.b"], 2);
+    assert!(said.contains("--table"), "{said}");
+    let said = it.fails(&["restore", "--source", "x", "--stream", "nosuch"], 1);
+    assert!(said.contains("nosuch"), "{said}");
+}
+
+#[test]
+fn what_would_be_passed_over_is_an_error_of_the_configuration() {
+    let source = "[source.x]\ntype = \"command\"\ncommand = [\"echo\"]\n";
+    let sqlite = "[source.x]\ntype = \"sqlite\"\npath = \"x.db\"\n";
+    for (kind, drill, wanted) in [
+        (source, "rpo = \"1s\"", "newest"),
+        (source, "level = \"read\"\n[[drill.p.assert]]\nsql = \"SELECT 1\"", "restore"),
+        (sqlite, "scratch = \"postgres://x/y\"", "scratch"),
+    ] {
+        let it = Configured::new(&format!("{kind}[drill.p]\nsource = \"x\"\n{drill}\n"));
+        let said = it.fails(&["config", "check"], 2);
+        assert!(said.contains("[drill.p]") && said.contains(wanted), "{said}");
+    }
+    let it = Configured::new("[source.x]\ntype = \"postgres\"\ndsn = \"x\"\npassword = 12345678");
+    let said = it.fails(&["config", "check"], 2);
+    assert!(said.contains("env:NAME") && !said.contains("1234"), "{said}");
+    for (options, wanted) in [
+        ("type = \"postgres\"\ndsn = \"postgres://u:s3cr3t@h/d\"", "password = "),
+        ("type = \"mysql\"\ndsn = \"mysql://u:s3cr3t@h/d\"", "password = "),
+        ("type = \"postgres\"\ndsn = \"hots=x\"", "is it 'host'?"),
+        ("type = \"postgres\"\ndsn = \"host=x user=u\"\njobs = 0", "jobs"),
+        ("type = \"command\"\ncommand = [\"x\"]\ntrailer = \"(\"", "trailer"),
+        ("type = \"command\"\ncommand = []", "command is empty"),
+        ("type = \"files\"\npaths = []", "paths is empty"),
+    ] {
+        let it = Configured::new(&format!("[source.x]\n{options}\n"));
+        let said = it.fails(&["config", "check"], 2);
+        assert!(said.contains("[source.x]") && said.contains(wanted), "{said}");
+        assert!(!said.contains("s3cr3t"), "{said}");
+    }
+    for address in
+        ["postgres://u:s3cr3t/x@host/db", "mysql://u:s3cr3t/x@host/db", "mysql://h/d?pw=s3cr3t"]
+    {
+        let said = it.fails(&["backup", "--source", address], 1);
+        assert!(!said.contains("s3cr3t"), "{said}");
+    }
 }

@@ -42,13 +42,13 @@ ALTER DATABASE shop COLLATE utf8mb4_general_ci;
 "#;
 
 /// The program with a configuration file.
-fn configured(program: &Program, text: &str) -> String {
+pub fn configured(program: &Program, text: &str) -> String {
     let path = program.path("restow.toml");
     std::fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_owned()
 }
 
-fn source(server: &MariaDb, database: &str) -> String {
+pub fn source(server: &MariaDb, database: &str) -> String {
     format!("[source.shop]\ntype = \"mysql\"\ndsn = \"{}\"\n", server.dsn(database))
 }
 
@@ -123,8 +123,22 @@ fn definitions_and_rows_come_back_apart() {
     program.ok(&["restore", "--into", &into, "--create", "--schema-only"], b"");
     assert_eq!(server.sql("empty", "SELECT COUNT(*) FROM customers"), "0");
     assert_eq!(server.sql("empty", "SELECT plus_one(1)"), "2");
-    server.sql("empty", "DROP TRIGGER noted");
-    program.ok(&["restore", "--into", &into, "--data-only"], b"");
+    let rows = ["restore", "--into", &into, "--data-only"];
+    // Its rows are in the snapshot already.
+    let said = program.fails(&rows, b"", 11);
+    assert!(said.contains("fire triggers of empty: noted on orders"), "{said}");
+    server
+        .sql("", "CREATE USER blind@localhost; GRANT SELECT, INSERT ON empty.* TO blind@localhost");
+    let blind = ["restore", "--into", &server.dsn_as("blind", "empty"), "--data-only"];
+    let said = program.fails(&blind, b"", 11);
+    assert!(said.contains("GRANT TRIGGER ON `empty`.*"), "{said}");
+    assert_eq!(server.sql("empty", "SELECT COUNT(*) FROM customers"), "0");
+    program.ok(&[&rows[..], &["--table", "customers"]].concat(), b"");
+    server.sql("empty", "DROP TRIGGER noted; DELETE FROM customers");
+    program.ok(&rows, b"");
+    assert_eq!(server.sql("empty", "SELECT COUNT(*) FROM log"), "0");
+    let said = program.fails(&rows, b"", 1);
+    assert!(said.contains("empty those tables") && !said.contains("--yes-overwrite"), "{said}");
     let tables = "SELECT (SELECT COUNT(*) FROM customers), (SELECT COUNT(*) FROM orders)";
     assert_eq!(server.sql("empty", tables), "3\t3");
 }
@@ -252,7 +266,7 @@ fn passwords_are_seen_by_nobody() {
         assert!(output.status.success(), "{}", text(&output.stderr));
         if words[0] == "source" {
             let said = text(&output.stdout);
-            assert!(said.contains("shop.odd`name.x y is not InnoDB"), "{said}");
+            assert!(said.contains("shop.odd`name.x y has no transactions (not InnoDB)"), "{said}");
             assert!(said.contains("shop.log has no primary key"), "{said}");
             assert!(said.contains("the binary log is on"), "{said}");
             assert!(!said.contains("problem"), "{said}");
@@ -274,7 +288,29 @@ fn missing_rights_are_told() {
     let output = program.run(&["source", "test", &dsn], b"");
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stdout);
-    assert!(said.contains("problem  the right TRIGGER is missing"), "{said}");
+    let grant =
+        "problem  the right TRIGGER on d is missing: GRANT TRIGGER ON `d`.* TO 'poor'@'localhost'";
+    assert!(said.contains(grant), "{said}");
+    assert!(said.contains("problem  routines of d would not be seen: GRANT EXECUTE"), "{said}");
+    assert!(!said.contains("the right SELECT"), "{said}");
+    let said = program.fails(&["backup", "--source", &dsn], b"", 1);
+    assert!(said.contains("the right TRIGGER on d") && said.contains("routines of d"), "{said}");
+    // Rights elsewhere are none here.
+    server.sql("", "CREATE DATABASE e; GRANT ALL ON e.* TO poor@localhost");
+    let said = program.fails(&["backup", "--source", &dsn], b"", 1);
+    assert!(said.contains("the right TRIGGER on d") && said.contains("routines of d"), "{said}");
+    server.sql("", "GRANT SHOW VIEW, TRIGGER, EVENT, EXECUTE ON d.* TO poor@localhost");
+    program.ok(&["backup", "--source", &dsn], b"");
+    server.sql("d", "CREATE PROCEDURE hidden() SELECT 1");
+    let said = program.fails(&["backup", "--source", &dsn], b"", 1);
+    assert!(
+        said.contains("the body of d.hidden cannot be read: GRANT SELECT ON mysql.proc"),
+        "{said}"
+    );
+    server.sql("", "GRANT SELECT ON mysql.proc TO poor@localhost");
+    program.ok(&["backup", "--source", &dsn], b"");
+    let all = program.run(&["source", "test", &server.dsn_as("poor", "")], b"");
+    assert!(text(&all.stdout).contains("GRANT SHOW DATABASES"), "{}", text(&all.stdout));
     let said = program.fails(&["backup", "--source", &server.dsn_as("none", "d")], b"", 1);
     assert!(said.contains("Access denied"), "{said}");
 }
@@ -309,7 +345,7 @@ fn a_dump_that_is_killed_leaves_no_snapshot() {
     program.ok(&["check", "--read-data"], b"");
 }
 
-fn text_of(program: &Program, words: &[&str]) -> String {
+pub fn text_of(program: &Program, words: &[&str]) -> String {
     text(&program.ok(words, b""))
 }
 
@@ -404,7 +440,7 @@ fn a_piped_dump_is_understood() {
 }
 
 /// A drill whose temporary files have a folder of their own.
-fn drill_command(program: &Program, config: &str, name: &str) -> (Command, PathBuf) {
+pub fn drill_command(program: &Program, config: &str, name: &str) -> (Command, PathBuf) {
     let temporary = program.path("temporary");
     std::fs::create_dir_all(&temporary).unwrap();
     let allow = |path: &Path, mode| {
@@ -427,7 +463,7 @@ fn nothing_is_left(temporary: &Path) {
 }
 
 /// Runs a drill and gives its exit code and its report.
-fn drill(program: &Program, config: &str, name: &str) -> (Option<i32>, serde_json::Value) {
+pub fn drill(program: &Program, config: &str, name: &str) -> (Option<i32>, serde_json::Value) {
     let (command, temporary) = drill_command(program, config, name);
     let output = feed(command, b"");
     nothing_is_left(&temporary);

@@ -377,3 +377,55 @@ fn drills_prove_that_it_restores() {
     let (code, _, said) = run(&["drill", "run", "good", "--no-report"]);
     assert!(code == Some(4) && said.contains("(damaged)"), "{code:?} {said}");
 }
+
+#[test]
+fn what_only_its_program_understands_is_backed_up_with_a_warning() {
+    let program = Program::initialized();
+    let live = program.path("live.db");
+    let connection = database(
+        &live,
+        "CREATE TABLE plain (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO plain VALUES (1, 'a');
+         CREATE TABLE odd (v TEXT); INSERT INTO odd VALUES ('x'); CREATE INDEX by_v ON odd (v);
+         PRAGMA writable_schema = ON;
+         UPDATE sqlite_schema SET sql = 'CREATE TABLE odd (v TEXT COLLATE mine)' WHERE name = 'odd';
+         INSERT INTO sqlite_schema (type, name, tbl_name, rootpage, sql)
+           VALUES ('table', 'vectors', 'vectors', 0, 'CREATE VIRTUAL TABLE vectors USING vec0(a)');",
+    );
+    drop(connection);
+    let output = program.run(&["backup", "--source", &address(&live)], b"");
+    let said = text(&output.stderr);
+    assert!(output.status.success() && said.contains("could not look at everything"), "{said}");
+    assert!(said.contains("tables: odd"), "{said}");
+    let tables = text(&program.ok(&["tables"], b""));
+    assert!(tables.contains("plain") && tables.contains("vectors"), "{tables}");
+    let back = program.path("back.db");
+    let said = text(&program.ok(&["restore", "--into", &address(&back)], b""));
+    assert!(said.contains("could not look at everything"), "{said}");
+    assert_eq!(ask(&back, "SELECT v FROM plain"), "a");
+}
+
+#[test]
+fn rows_that_changed_are_told_and_what_a_killed_backup_left_is_cleared() {
+    let program = Program::initialized();
+    let live = program.path("live.db");
+    let connection = database(
+        &live,
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, 'a'), (2, 'b');
+         CREATE TABLE same (id INTEGER PRIMARY KEY); CREATE VIRTUAL TABLE words USING fts5(w)",
+    );
+    let source = address(&live);
+    let temporary = program.path("temporary");
+    // No process has such a number.
+    let left = temporary.join("restow-sqlite-2147483646-x");
+    std::fs::create_dir_all(&left).unwrap();
+    let backup = ["backup", "--source", &source, "--verify"];
+    let output = program.command(&backup).env("TMPDIR", &temporary).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
+    connection.execute_batch("UPDATE t SET v = 'c' WHERE id = 2").unwrap();
+    let old = program.first_snapshot();
+    program.ok(&backup, b"");
+    let changed = text(&program.ok(&["diff", "--tables", &old], b""));
+    assert!(changed.starts_with("M    t  2 rows (+0)"), "{changed}");
+    assert_eq!(changed.lines().count(), 1, "{changed}");
+}

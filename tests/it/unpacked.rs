@@ -54,19 +54,19 @@ fn what_cannot_be_unpacked_is_stored_as_it_comes() {
     assert!(output.status.success());
     assert!(text(&output.stderr).contains("stored as it comes"), "{}", text(&output.stderr));
     assert_eq!(program.ok(&["dump", "latest"], b""), b"plain text\n");
-    // Broken in the middle or cut off it is no backup, unless that is asked for.
+    // Cut off it is no backup, unless that is asked for. What else is odd comes back as it was.
     let whole = gzip(&rows(5, 20_000), &[]);
     let mut broken = whole.clone();
     broken[whole.len() / 2] ^= 0x10;
     let behind = [&whole[..], b"behind"].concat();
-    for bytes in [&broken[..], &whole[..whole.len() / 2]] {
-        let said = program.fails(&unpack, bytes, 1);
-        assert!(said.contains("cut off or damaged"), "{said}");
+    let cut = &whole[..whole.len() / 2];
+    let said = program.fails(&unpack, cut, 1);
+    assert!(said.contains("cut off or damaged"), "{said}");
+    for bytes in [&broken[..], cut, &behind] {
         program.ok(&[&unpack[..], &["--allow-cut-off"]].concat(), bytes);
         assert!(program.ok(&["dump", "latest", "stdin"], b"") == bytes);
     }
     program.ok(&unpack, &behind);
-    assert!(program.ok(&["dump", "latest", "stdin"], b"") == behind);
 }
 
 #[test]

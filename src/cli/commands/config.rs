@@ -1,8 +1,9 @@
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use restow::database::prepare::validate;
 use restow::error::Error;
 
-use crate::cli::{Global, output};
+use crate::cli::{Global, output, sources};
 
 /// Check the configuration file, or print an example of one
 #[derive(Args)]
@@ -32,6 +33,13 @@ pub fn run(global: &Global, args: ConfigArgs) -> Result<u8> {
             };
             if let Some(kept) = &settings.retention {
                 super::forget::configured(kept, false)?;
+            }
+            let surroundings = sources::surroundings();
+            for (name, source) in &settings.sources {
+                validate(&source.kind, &surroundings).map_err(|detail| Error::Settings {
+                    path: settings.path.display().to_string(),
+                    detail: format!("[source.{name}]: {detail}"),
+                })?;
             }
             let (repositories, sources) = (settings.repositories.len(), settings.sources.len());
             if global.json {

@@ -180,10 +180,7 @@ impl Words {
         let describe = |name: &ObjectName| match self.snapshots.get(name) {
             None => name.short(),
             Some(snapshot) => {
-                let streams = snapshot.streams.iter().map(|stream| &stream.name);
-                let what: Vec<_> =
-                    streams.chain(&snapshot.paths).map(ToString::to_string).collect();
-                format!("{} ({}: {})", name.short(), snapshot.host, what.join(" "))
+                format!("{} ({}: {})", name.short(), snapshot.host, super::contents(snapshot))
             }
         };
         let mut text: Vec<_> = names.iter().take(NAMED).map(describe).collect();

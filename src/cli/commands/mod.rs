@@ -36,6 +36,7 @@ mod tag;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use restow::format::name::Name;
+use restow::format::snapshot::Snapshot;
 use restow::repository::snapshots::Filter;
 
 use super::Global;
@@ -187,6 +188,18 @@ fn spellings(path: &std::ffi::OsStr) -> Vec<Name> {
 
 fn split_tags(list: &str) -> Vec<String> {
     list.split(',').filter(|tag| !tag.is_empty()).map(str::to_owned).collect()
+}
+
+/// What a snapshot holds, in a few words: a database has more streams than anybody wants to read of.
+fn contents(snapshot: &Snapshot) -> String {
+    let streams = snapshot.streams.iter().map(|stream| &stream.name);
+    let names: Vec<_> = streams.chain(&snapshot.paths).map(ToString::to_string).collect();
+    match &snapshot.source {
+        Some(source) if snapshot.streams.len() > 1 => {
+            format!("{} ({}, {} streams)", source.name, source.engine, snapshot.streams.len())
+        }
+        _ => names.join(" "),
+    }
 }
 
 /// The path that a name stands for.

@@ -148,7 +148,8 @@ pub fn command(
     command.args(rest);
     let progress = interrupt::progress();
     let shown = output::Display::start(global, &progress);
-    pour::pour(repository, stream, &[pour::Piece::Whole], command, None, &progress)?;
+    let whole = [pour::Piece::Whole];
+    pour::pour(repository, stream, &whole, command, pour::Change::Nothing, &progress)?;
     drop(shown);
     say(global, text)?;
     Ok(0)

@@ -60,8 +60,6 @@ pub fn record(named: &NamedSnapshot) -> serde_json::Result<serde_json::Value> {
 
 fn row(named: &NamedSnapshot) -> Vec<String> {
     let snapshot = &named.snapshot;
-    let streams = snapshot.streams.iter().map(|stream| &stream.name);
-    let names: Vec<_> = streams.chain(&snapshot.paths).map(ToString::to_string).collect();
     let time = snapshot.time.to_zoned(jiff::tz::TimeZone::system());
     vec![
         named.name.short(),
@@ -71,7 +69,7 @@ fn row(named: &NamedSnapshot) -> Vec<String> {
         output::bytes(snapshot.total_bytes()),
         output::bytes(snapshot.summary.added_bytes),
         notes(snapshot),
-        names.join(" "),
+        super::contents(snapshot),
     ]
 }
 

@@ -82,6 +82,21 @@ impl Login {
         format!("mysql://{}@{place}{port}/{}", self.user, self.database)
     }
 
+    /// How programs log in that may not read the file: without a password.
+    pub fn arguments(&self) -> Vec<String> {
+        let mut words = vec![format!("--user={}", self.user)];
+        if self.socket.is_empty() {
+            words.extend([format!("--host={}", self.host), "--protocol=tcp".to_owned()]);
+            if !self.port.is_empty() {
+                words.push(format!("--port={}", self.port));
+            }
+        } else {
+            words.push(format!("--socket={}", self.socket));
+            words.push("--protocol=socket".to_owned());
+        }
+        words
+    }
+
     /// Writes the file that client programs read how to log in from.
     pub fn write(&self) -> Result<LoginFile, String> {
         let mut text = Zeroizing::new(String::from("[client]\n"));

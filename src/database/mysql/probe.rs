@@ -1,47 +1,63 @@
 //! Whether a MariaDB or MySQL server can be backed up as it should.
 
-use super::{Session, literal};
+use super::Session;
 use crate::database::probe::Findings;
 use crate::database::{Surroundings, source_error};
 use crate::error::Result;
 use crate::settings::MysqlConfig;
 
-/// What is needed to read tables, views, triggers and events.
-const RIGHTS: [&str; 4] = ["SELECT", "SHOW VIEW", "TRIGGER", "EVENT"];
-const OWN: &str = "('information_schema', 'performance_schema', 'mysql', 'sys')";
-
 impl Session {
-    /// The condition for tables of what is backed up.
-    fn wanted(&self) -> String {
-        match self.login.database.as_str() {
-            "" => format!("t.table_schema NOT IN {OWN}"),
-            database => format!("t.table_schema = {}", literal(database)),
-        }
-    }
-
     /// Tables whose engine gives no consistent copy.
-    pub fn tables_without_transactions(&self) -> Result<Vec<String>, String> {
+    fn tables_without_transactions(&self) -> Result<Vec<String>, String> {
         self.query(&format!(
             "SELECT CONCAT(t.table_schema, '.', t.table_name) FROM information_schema.tables t
              JOIN information_schema.engines e ON e.engine = t.engine
-             WHERE t.table_type = 'BASE TABLE' AND e.transactions <> 'YES' AND {}
+             WHERE t.table_type IN ('BASE TABLE', 'SYSTEM VERSIONED') AND e.transactions <> 'YES' AND {}
              ORDER BY 1",
             self.wanted()
         ))
     }
 
-    /// Rights that a dump of everything needs and this user does not have anywhere: without some of them
-    /// the dump program sees less and says nothing.
-    pub fn missing_rights(&self) -> Result<Vec<&'static str>, String> {
-        let grants = self.query("SHOW GRANTS")?.join(" ");
-        let has = |right: &str| grants.contains(right) || grants.contains("ALL PRIVILEGES");
-        Ok(RIGHTS.into_iter().filter(|right| !has(right)).collect())
+    /// What would end a backup, or leave something out without a word.
+    pub fn problems(&self) -> Result<Vec<String>, String> {
+        let databases = self.databases()?;
+        let mut problems = self.missing_rights(&databases)?;
+        let hidden = self.query(&format!(
+            "SELECT CONCAT(t.routine_schema, '.', t.routine_name) FROM information_schema.routines t
+             WHERE t.routine_definition IS NULL AND {} ORDER BY 1",
+            self.wanted().replace("t.table_schema", "t.routine_schema")
+        ))?;
+        for routine in hidden {
+            problems.push(format!(
+                "the body of {routine} cannot be read: GRANT SELECT ON mysql.proc (MySQL 8: SHOW_ROUTINE) to \
+                 this user"
+            ));
+        }
+        Ok(problems)
+    }
+
+    /// What a backup of is worth knowing.
+    pub fn warnings(&self) -> Result<Vec<String>, String> {
+        let mut warnings = Vec::new();
+        for table in self.tables_without_transactions()? {
+            warnings.push(format!(
+                "{table} has no transactions (not InnoDB): rows that change meanwhile may be torn"
+            ));
+        }
+        if self.login.database.is_empty() && !self.grants()?.show_databases() {
+            warnings.push(
+                "databases that this user has no right on are not seen, and left out: GRANT SHOW DATABASES \
+                 ON *.* to it, or name one in the address"
+                    .to_owned(),
+            );
+        }
+        Ok(warnings)
     }
 
     fn tables_without_key(&self) -> Result<Vec<String>, String> {
         self.query(&format!(
             "SELECT CONCAT(t.table_schema, '.', t.table_name) FROM information_schema.tables t
-             WHERE t.table_type = 'BASE TABLE' AND {} AND NOT EXISTS (
+             WHERE t.table_type IN ('BASE TABLE', 'SYSTEM VERSIONED') AND {} AND NOT EXISTS (
                SELECT 1 FROM information_schema.table_constraints c
                WHERE c.table_schema = t.table_schema AND c.table_name = t.table_name
                  AND c.constraint_type = 'PRIMARY KEY') ORDER BY 1",
@@ -64,14 +80,18 @@ pub(in crate::database) fn probe(
     found.fact(format!("dumps are made by {}", session.dump.display()));
     let databases = session.databases().map_err(failed)?;
     found.fact(format!("{} databases: {}", databases.len(), databases.join(", ")));
-    for table in session.tables_without_transactions().map_err(failed)? {
-        found.warning(format!("{table} is not InnoDB: rows that change meanwhile may be torn"));
+    for warning in session.warnings().map_err(failed)? {
+        found.warning(warning);
     }
     for table in session.tables_without_key().map_err(failed)? {
         found.warning(format!("{table} has no primary key: it is read as it lies"));
     }
-    for right in session.missing_rights().map_err(failed)? {
-        found.problem(format!("the right {right} is missing: GRANT {right} ON *.* TO this user"));
+    for problem in session.problems().map_err(failed)? {
+        found.problem(problem);
+    }
+    match session.dump(config) {
+        Ok(dump) => dump.warnings.into_iter().for_each(|warning| found.warning(warning)),
+        Err(problem) => found.problem(problem),
     }
     match session.value("SELECT @@log_bin").map_err(failed)?.as_str() {
         "1" => found.fact("the binary log is on: its place is kept"),

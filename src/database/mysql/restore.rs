@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use super::preflight::Preflight;
 use super::rename::Rename;
-use super::{Session, UTF8, identifier, literal};
+use super::{Session, identifier, literal};
 use crate::catalogue::{Catalogue, Range, Table};
 use crate::database::pattern::Patterns;
 use crate::database::postgres::restore::Origin;
-use crate::database::pour::{LineEdit, Piece, pieces_of, pour};
+use crate::database::pour::{Change, Piece, pieces_of, pour};
 use crate::database::{Surroundings, source_error};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -39,6 +40,7 @@ pub struct Plan {
     databases: Vec<String>,
     /// The one database that all goes into, and whether it is to be made.
     one: Option<(String, bool)>,
+    data_only: bool,
 }
 
 impl Plan {
@@ -57,7 +59,11 @@ pub fn plan(
     surroundings: &Surroundings,
 ) -> Result<Plan> {
     let session = Session::open(config, surroundings);
-    let session = session.map_err(|error| source_error("--into", error))?;
+    plan_in(origin, session.map_err(|error| source_error("--into", error))?, options)
+}
+
+/// The same in a session.
+pub fn plan_in(origin: &Origin<'_>, session: Session, options: &RestoreOptions) -> Result<Plan> {
     let catalogue = origin.catalogue;
     let all = catalogue.tables.iter();
     let names = all.clone().map(|it| (it.schema.as_str(), it.name.as_str()));
@@ -67,15 +73,30 @@ pub fn plan(
     }
     let wanted = |it: &&Table| patterns.is_empty() || patterns.fit(&it.schema, &it.name);
     let tables: Vec<&Table> = all.filter(wanted).collect();
-    let sources: BTreeSet<&str> = tables.iter().map(|table| table.schema.as_str()).collect();
-    let databases = target(&session, options, &sources)?;
+    let is_part = !patterns.is_empty() || options.data_only;
+    let sources = match is_part {
+        true => tables.iter().map(|table| table.schema.clone()).collect(),
+        false => databases_of(catalogue),
+    };
+    let named = options.database.clone().or_else(|| not_empty(&session.login.database));
+    let databases = target(named.clone(), options, &sources)?;
+    let makes_databases = named.is_none() && !is_part && !catalogue.databases.is_empty();
+    let (session_of, all_of) = (&session, &databases);
+    let preflight = Preflight {
+        session: session_of,
+        options,
+        tables: &tables,
+        databases: all_of,
+        makes_databases,
+    };
     let mut is_made = false;
     for database in &databases {
-        is_made |= look_at(&session, database, &tables, options)?;
+        is_made |= preflight.database(database)?;
     }
-    let named = options.database.is_some() || !session.login.database.is_empty();
-    let is_part = !patterns.is_empty() || options.data_only;
-    let one = databases.first().filter(|_| named || is_part && databases.len() == 1);
+    if !is_part && !options.schema_only {
+        preflight.packet(catalogue)?;
+    }
+    let one = databases.first().filter(|_| !makes_databases && databases.len() == 1);
     let one = one.map(|name| (name.clone(), is_made && options.create));
     let stream = origin.snapshot.stream(catalogue.schema_stream.as_bytes());
     let size = stream.map_or(0, |stream| stream.size);
@@ -85,17 +106,29 @@ pub fn plan(
         (_, true) => parts(catalogue, &tables, options),
     };
     let rows = if options.schema_only { 0 } else { tables.iter().map(|table| table.rows).sum() };
-    Ok(Plan { session, pieces, tables: tables.len(), rows, databases, one })
+    let (tables, data_only) = (tables.len(), options.data_only);
+    Ok(Plan { session, pieces, tables, rows, databases, one, data_only })
+}
+
+fn not_empty(name: &str) -> Option<String> {
+    Some(name.to_owned()).filter(|name| !name.is_empty())
+}
+
+/// The databases of a dump, also those without tables. Where it goes into whatever it is loaded into, the
+/// one that its header names.
+pub fn databases_of(catalogue: &Catalogue) -> BTreeSet<String> {
+    match catalogue.databases.is_empty() {
+        true => not_empty(&catalogue.database).into_iter().collect(),
+        false => catalogue.databases.iter().cloned().collect(),
+    }
 }
 
 /// The databases that it goes into.
 fn target(
-    session: &Session,
+    named: Option<String>,
     options: &RestoreOptions,
-    sources: &BTreeSet<&str>,
+    sources: &BTreeSet<String>,
 ) -> Result<Vec<String>> {
-    let named = options.database.clone();
-    let named = named.or_else(|| Some(session.login.database.clone()).filter(|it| !it.is_empty()));
     match named {
         Some(name) if sources.len() <= 1 => Ok(vec![name]),
         Some(_) => Err(Error::Usage(
@@ -103,58 +136,14 @@ fn target(
              --table"
                 .into(),
         )),
+        None if sources.is_empty() => Err(Error::Usage(
+            "the dump does not say what database it goes into: name one with --database".into(),
+        )),
         None if options.tables.is_empty() || sources.len() == 1 => {
-            Ok(sources.iter().map(|name| (*name).to_owned()).collect())
+            Ok(sources.iter().cloned().collect())
         }
         None => Err(Error::Usage("tables of several databases: name one database".into())),
     }
-}
-
-/// Whether a database is yet to be made; refuses where it is, or must not be touched.
-fn look_at(
-    session: &Session,
-    database: &str,
-    tables: &[&Table],
-    options: &RestoreOptions,
-) -> Result<bool> {
-    let failed = |error: String| source_error(&session.login.address(), error);
-    let name = literal(database);
-    let found = session.value(&format!(
-        "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = {name}"
-    ));
-    if found.map_err(failed)? == "0" {
-        // A whole dump makes its databases itself; one that it does not name, it cannot.
-        let is_needed = options.database.is_some()
-            || !session.login.database.is_empty()
-            || !options.tables.is_empty()
-            || options.data_only;
-        if is_needed && !options.create {
-            let text = format!("there is no database {database}: --create makes it");
-            return Err(Error::Conflict(text));
-        }
-        return Ok(true);
-    }
-    if options.data_only {
-        return Ok(false);
-    }
-    let which = if options.tables.is_empty() {
-        String::new()
-    } else {
-        let names: Vec<String> = tables.iter().map(|table| literal(&table.name)).collect();
-        format!(" AND table_name IN ({})", names.join(", "))
-    };
-    let there = session.value(&format!(
-        "SELECT table_name FROM information_schema.tables WHERE table_schema = {name}{which} LIMIT 1"
-    ));
-    let there = there.map_err(failed)?;
-    let mut confirmed = options.overwrite.iter().flat_map(|names| names.split(','));
-    if !there.is_empty() && !confirmed.any(|it| it == database) {
-        return Err(Error::Conflict(format!(
-            "{database} is not empty ({there} is there): name another with --database, or confirm with \
-             --yes-overwrite {database} that its tables are replaced"
-        )));
-    }
-    Ok(false)
 }
 
 /// A dump but for the rows of its tables.
@@ -194,33 +183,79 @@ pub fn restore(origin: &Origin<'_>, plan: Plan, progress: &Progress) -> Result<(
     let stream = origin.snapshot.stream(catalogue.schema_stream.as_bytes());
     let stream = stream
         .ok_or_else(|| Error::Missing { what: format!("stream {}", catalogue.schema_stream) })?;
-    let Plan { session, pieces, one, databases, .. } = plan;
+    let Plan { session, mut pieces, one, databases, data_only, .. } = plan;
     let address = session.login.address();
-    let mut command = session.client();
-    command.args(["--batch", UTF8]);
+    let failed = |error: String| source_error(&address, error);
+    let mut command = session.loader().map_err(failed)?;
     let mut edit = None;
     if let Some((database, is_made)) = one {
         if is_made {
             let made = session.query(&format!("CREATE DATABASE {}", identifier(&database)));
-            made.map_err(|error| source_error(&address, error))?;
+            made.map_err(failed)?;
         }
         command.arg(format!("--database={database}"));
         let sources = catalogue.tables.iter().map(|it| it.schema.clone());
-        let sources = sources.chain([catalogue.database.clone()]).collect();
-        edit = Some(Rename { sources, target: database, is_made });
+        let sources = sources.chain(databases_of(catalogue)).chain(not_empty(&catalogue.database));
+        edit = Some(Rename { sources: sources.collect(), target: database, is_made });
     }
-    let edit = edit.map(|rename| move |line: &[u8]| rename.line(line));
-    let edit = edit.as_ref().map(|edit| edit as LineEdit<'_>);
-    let poured = pour(origin.repository, stream, &pieces, command, edit, progress);
-    poured.map_err(|error| match error {
-        Error::Source { detail, .. } => source_error(
-            &address,
-            format!(
-                "{detail}; what came before is there: once the cause is gone, go on with \
-                 --yes-overwrite {}, which replaces it",
-                databases.join(",")
-            ),
-        ),
-        other => other,
+    let mark = Mark::new(&session).map_err(failed)?;
+    pieces.splice(0..0, mark.piece());
+    let edit = edit.map(|rename| move |text: &str, is_body: bool| rename.statement(text, is_body));
+    let change = edit.as_ref().map_or(Change::Nothing, |edit| Change::Statements(edit));
+    let poured = pour(origin.repository, stream, &pieces, command, change, progress);
+    poured.map_err(|error| {
+        mark.end(&session);
+        match error {
+            Error::Source { detail, .. } => {
+                failed(format!("{detail}; {}", advice(data_only, &databases)))
+            }
+            other => other,
+        }
     })
+}
+
+/// What to do after a restore that failed.
+fn advice(data_only: bool, databases: &[String]) -> String {
+    let names = databases.join(",");
+    if data_only {
+        // Nothing is replaced: what is there stands in the way.
+        return format!(
+            "rows that came before are in the tables of {names}: once the cause is gone, empty those tables \
+             and do it again"
+        );
+    }
+    format!(
+        "what came before is there: once the cause is gone, go on with --yes-overwrite '{names}', which \
+         replaces it"
+    )
+}
+
+/// A lock that tells the server which connection loads the dump.
+struct Mark(Option<String>);
+
+impl Mark {
+    fn new(session: &Session) -> Result<Self, String> {
+        // Galera knows no such locks.
+        let is_cluster = session.query("SHOW GLOBAL VARIABLES LIKE 'wsrep_on'")?;
+        if is_cluster.iter().any(|line| line.ends_with("\tON")) {
+            return Ok(Self(None));
+        }
+        let id = session.value("SELECT UUID()")?;
+        Ok(Self(Some(literal(&format!("restow-{id}")))))
+    }
+
+    fn piece(&self) -> Option<Piece> {
+        let name = self.0.as_ref()?;
+        Some(Piece::Text(format!("DO GET_LOCK({name}, 0);\n")))
+    }
+
+    /// Ends the connection: a statement that waits for a lock would else wait on without its client, and
+    /// run when it gets it.
+    fn end(&self, session: &Session) {
+        let Some(name) = &self.0 else { return };
+        let Ok(id) = session.value(&format!("SELECT IS_USED_LOCK({name})")) else { return };
+        if id.parse::<u64>().is_ok() {
+            let _ = session.query(&format!("KILL {id}"));
+        }
+    }
 }

@@ -3,15 +3,20 @@
 //! `tables`: one stream for each permanent table with a primary key, its rows in the order of the
 //! key, and `pg_dump -Fc -Z0` for everything else. `dump`: one `pg_dump -Fc -Z0`.
 
+use std::collections::{BTreeMap, HashSet};
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tempfile::NamedTempFile;
 
 use super::check;
 use super::client::Client;
 use super::dsn::Dsn;
+use super::dump;
 use super::error::PgError;
 use super::inspect::{self, Relation};
 use super::locks;
@@ -21,42 +26,83 @@ use crate::backup::{ClosingStream, StreamSource};
 use crate::catalogue::{Catalogue, Extension, Mode, Position, Table};
 use crate::database::probe::Finding;
 use crate::database::scan::{Found, ScanInput};
-use crate::database::{Prepared, Surroundings, source_error, stream_part, stream_prefix};
+use crate::database::{Prepared, Surroundings, leftover, source_error, stream_part, stream_prefix};
 use crate::error::Result;
 use crate::format::name::Name;
 use crate::format::snapshot::SourceRef;
+use crate::progress::Progress;
 use crate::settings::{PostgresConfig, PostgresMode, RowOrder};
 use crate::source::command::CommandInput;
 use crate::source::lazy::LazyInput;
+use crate::store::pause::{Patience, Pause};
 
 /// Tables that are larger and whose rows lie in another order than the key's are read as they lie,
 /// with `order = "auto"`: sorting them would fill the server's disk.
 const MAX_SORTED_BYTES: u64 = 8 << 30;
 /// How well rows must lie in the order of the key, of 1000, for a large table to be read by it.
 const IN_ORDER: u32 = 900;
+/// Bytes of names that are given to pg_dump as words: all its words may have two million on Linux.
+const MAX_WORDS: usize = 1 << 20;
+/// How long somebody who came between our locks has to get his own.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(200);
 
-/// Opens the session whose snapshot everybody shares, and says what is to be read.
+/// Opens the session whose snapshot everybody shares, and says what is to be read. Where somebody who wants to
+/// change a table came between our locks, all are given up, so that he goes on, and taken again.
 pub fn prepare(
     name: &str,
     config: &PostgresConfig,
     surroundings: &Surroundings,
 ) -> Result<Prepared> {
-    let failed = |error: &dyn std::fmt::Display| source_error(name, error);
-    let dsn = dsn(name, config, surroundings)?;
-    let client = Client::connect(&dsn).map_err(|error| failed(&error))?;
+    let started = Instant::now();
+    let progress = &surroundings.progress;
+    let waiter = Patience::new(|| progress.is_interrupted());
+    loop {
+        let error = match attempt(name, config, surroundings) {
+            Ok(prepared) => return Ok(prepared),
+            Err(error) => error,
+        };
+        let is_over = !config.lock_timeout.is_zero() && started.elapsed() > config.lock_timeout;
+        if !matches!(error, PgError::Between(_)) || is_over || !waiter.pause(BETWEEN_ATTEMPTS) {
+            return Err(source_error(name, error));
+        }
+    }
+}
+
+fn attempt(
+    name: &str,
+    config: &PostgresConfig,
+    surroundings: &Surroundings,
+) -> Result<Prepared, PgError> {
+    let dsn = dsn(name, config, surroundings).map_err(PgError::other)?;
+    let client = Client::connect(&dsn)?;
     let version = client.parameter("server_version").to_owned();
     let path = surroundings.path.as_deref();
     let tools = tools::choose(config.bin_dir.as_deref(), path, &version);
-    let tools = tools.map_err(|error| failed(&error))?;
-    let view = View::open(client, config.lock_timeout).map_err(|error| failed(&error))?;
-    let mut plan = Plan { name: name.to_owned(), dsn, tools, view, config: config.clone() };
-    let warnings = plan.check().map_err(|error| failed(&error))?;
+    let tools = tools.map_err(PgError::Program)?;
+    let view = View::open(client, config.lock_timeout)?;
+    let temporary = surroundings.temporary.clone();
+    let mut plan = Plan {
+        name: name.to_owned(),
+        dsn,
+        tools,
+        view,
+        config: config.clone(),
+        temporary,
+        filter: None,
+    };
+    let warnings = plan.check()?;
+    let between = |error: PgError| match error {
+        PgError::Locked(text) => PgError::Between(text),
+        other => other,
+    };
     let tables = Arc::new(Mutex::new(Vec::new()));
     let archive = Found::default();
-    let mut streams = vec![plan.archive_stream(archive.clone())?];
+    let mut streams = Vec::new();
     if config.mode == PostgresMode::Tables {
-        streams.extend(plan.table_streams(&tables).map_err(|error| failed(&error))?);
+        streams = plan.table_streams(&tables).map_err(between)?;
     }
+    let dump = plan.archive_stream(archive.clone(), &surroundings.progress).map_err(between)?;
+    streams.insert(0, dump);
     if config.globals {
         streams.push(plan.globals_stream());
     }
@@ -97,37 +143,34 @@ impl View {
     fn open(mut client: Client, patience: Duration) -> Result<Self, PgError> {
         inspect::prepare(&mut client)?;
         locks::set_timeout(&mut client, patience)?;
-        let mut attempts = 0;
-        let (snapshot, relations) = loop {
+        let explain = |client: &mut Client, error| locks::explain(client, error, patience);
+        for _ in 0..ATTEMPTS {
             // Asking for the size of a table waits for its lock already.
-            let seen = inspect::relations(&mut client);
-            let seen = seen.map_err(|error| locks::explain(&mut client, error, patience))?;
+            let seen = inspect::relations(&mut client).map_err(|it| explain(&mut client, it))?;
             client.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
-            attempts += 1;
-            match locks::take(&mut client, &seen) {
-                Ok(()) => {}
-                // 42P01, 3F000: it was dropped meanwhile.
-                Err(error) if matches!(error.code(), "42P01" | "3F000") && attempts < ATTEMPTS => {
-                    client.query("ROLLBACK")?;
-                    continue;
-                }
-                Err(error) => return Err(locks::explain(&mut client, error, patience)),
-            }
+            locks::take_those_left(&mut client, &seen).map_err(|it| explain(&mut client, it))?;
             let snapshot = client.value("SELECT pg_catalog.pg_export_snapshot()")?;
             let relations = inspect::relations(&mut client)?;
-            let files = |all: &[Relation]| -> Vec<(u64, u64)> {
-                all.iter().map(|it| (it.oid, it.file)).collect()
+            // Made between the locks and the snapshot.
+            let known: HashSet<u64> = seen.iter().map(|it| it.oid).collect();
+            let is_new = |it: &&Relation| !known.contains(&it.oid);
+            let late: Vec<Relation> = relations.iter().filter(is_new).cloned().collect();
+            locks::take_those_left(&mut client, &late).map_err(|it| explain(&mut client, it))?;
+            let relations = match late.is_empty() {
+                true => relations,
+                false => inspect::relations(&mut client)?,
             };
-            if files(&seen) == files(&relations) {
-                break (snapshot, relations);
-            }
-            if attempts == ATTEMPTS {
-                let text = "tables are made, dropped or rewritten all the time: none of several \
-                            tries found them at rest";
-                return Err(PgError::Protocol(text.into()));
+            if !relations.iter().any(|it| it.is_rewritten && it.is_lockable) {
+                return Self::of(client, snapshot, relations);
             }
             client.query("ROLLBACK")?;
-        };
+        }
+        let text = "tables are made, dropped and rewritten all the time: none of many tries found them at \
+                    rest";
+        Err(PgError::Protocol(text.into()))
+    }
+
+    fn of(mut client: Client, snapshot: String, relations: Vec<Relation>) -> Result<Self, PgError> {
         let position = inspect::position(&mut client, snapshot)?;
         let extensions = inspect::extensions(&mut client)?;
         let bytes = client.value("SELECT pg_database_size(current_database())")?;
@@ -137,8 +180,8 @@ impl View {
     }
 }
 
-/// How often the list of tables is looked at until it is the same before and after the locks.
-const ATTEMPTS: usize = 5;
+/// How often the tables are locked and looked at until none changed in between.
+const ATTEMPTS: usize = 50;
 
 /// What is read and how.
 struct Plan {
@@ -147,6 +190,9 @@ struct Plan {
     tools: Tools,
     view: View,
     config: PostgresConfig,
+    temporary: PathBuf,
+    /// What pg_dump leaves out, where that is a file.
+    filter: Option<NamedTempFile>,
 }
 
 impl Plan {
@@ -167,13 +213,13 @@ impl Plan {
     }
 
     /// Refuses what cannot work before anything is read.
-    fn check(&mut self) -> Result<Vec<String>, String> {
+    fn check(&mut self) -> Result<Vec<String>, PgError> {
         let View { client, relations, .. } = &mut self.view;
         let found = check::look(client, self.dsn.user(), relations, &self.config);
         let mut warnings = Vec::new();
-        for finding in found.map_err(|error| error.to_string())? {
+        for finding in found? {
             match finding {
-                Finding::Problem { what } => return Err(what),
+                Finding::Problem { what } => return Err(PgError::Program(what)),
                 Finding::Warning { what } => warnings.push(what),
                 Finding::Fact { .. } => {}
             }
@@ -186,29 +232,49 @@ impl Plan {
     }
 
     /// `pg_dump` for what our own sessions do not read.
-    fn archive_stream(&self, found: Found) -> Result<StreamSource> {
+    fn archive_stream(
+        &mut self,
+        found: Found,
+        progress: &Arc<Progress>,
+    ) -> Result<StreamSource, PgError> {
         let mut command = self.command("pg_dump");
         command.args(["--format=custom", "--compress=0", "--no-sync"]);
         // As our own sessions read, whatever the surroundings say.
         command.arg(format!("--encoding={}", self.view.encoding));
         command.arg("--snapshot").arg(&self.view.position.snapshot);
         command.arg(format!("--lock-wait-timeout={}", locks::BEHIND_OTHERS.as_millis()));
+        // Times look the same wherever the server stands.
+        command.env("PGTZ", "UTC");
         // All definitions, so that what is restored is complete in itself; rows of what is wanted.
         let is_whole = self.config.mode == PostgresMode::Dump;
-        for relation in &self.view.relations {
-            let is_ours = !is_whole && relation.is_plain && !relation.key.is_empty();
-            if is_ours || !self.has_data(relation) {
-                command.arg("--exclude-table-data").arg(relation.quoted());
-            }
-        }
+        let is_ours = |it: &&Relation| !is_whole && it.is_plain && !it.key.is_empty();
+        let relations = self.view.relations.iter();
+        let left_out = relations.filter(|it| is_ours(it) || !self.has_data(it));
+        let left_out: Vec<String> = left_out.map(Relation::quoted).collect();
+        self.leave_out(&mut command, &left_out)?;
         let name = self.stream(if is_whole { "database.dump" } else { "rest.dump" });
-        let stream = name.to_string();
-        let input = LazyInput::new(move || {
-            let input = CommandInput::start_quiet(command);
-            let input = input.map_err(|error| format!("start pg_dump: {error}"))?;
-            Ok(Box::new(ScanInput::new(Box::new(input), &stream, found)))
-        });
+        let input = dump::start(command, &mut self.view.client, progress)?;
+        let input = ScanInput::new(Box::new(input), &name.to_string(), found);
         Ok(StreamSource { name, input: Box::new(input), min_bytes: 1 })
+    }
+
+    /// Has pg_dump leave out the rows of these tables: by words, or where they are too many by a file, which
+    /// pg_dump takes from 17 on.
+    fn leave_out(&mut self, command: &mut Command, tables: &[String]) -> Result<(), PgError> {
+        let bytes: usize = tables.iter().map(String::len).sum();
+        if bytes < MAX_WORDS || self.tools.major < 17 {
+            for table in tables {
+                command.arg("--exclude-table-data").arg(table);
+            }
+            return Ok(());
+        }
+        let lines: Vec<String> =
+            tables.iter().map(|table| format!("exclude table_data {table}\n")).collect();
+        let mut file = leftover::file(&self.temporary, "restow-filter-")?;
+        file.write_all(lines.concat().as_bytes())?;
+        command.arg("--filter").arg(file.path());
+        self.filter = Some(file);
+        Ok(())
     }
 
     fn globals_stream(&self) -> StreamSource {
@@ -233,7 +299,10 @@ impl Plan {
         let sessions = Arc::new(sessions);
         own.sort_by_key(|relation| std::cmp::Reverse(relation.bytes));
         let stream = |relation: Relation| {
-            let part = format!("tables/{}", stream_part(&relation.full_name()));
+            // A dot in a name is not the one between two names.
+            let [schema, table] =
+                [&relation.schema, &relation.name].map(|it| stream_part(it).replace('.', "%2e"));
+            let part = format!("tables/{schema}.{table}");
             let name = self.stream(&part);
             let in_order = is_read_in_key_order(self.config.order, &relation);
             let (sessions, done, text) = (sessions.clone(), done.clone(), name.to_string());
@@ -272,17 +341,8 @@ impl Plan {
         if self.config.globals {
             catalogue.globals_stream = self.stream("globals.sql").to_string();
         }
-        merge(&mut catalogue.tables, std::mem::take(&mut tables.lock().expect("no panics here")));
-        for table in &mut catalogue.tables {
-            if let Some(known) = self
-                .view
-                .relations
-                .iter()
-                .find(|it| it.schema == table.schema && it.name == table.name)
-            {
-                table.key.clone_from(&known.key);
-            }
-        }
+        let own = std::mem::take(&mut *tables.lock().expect("no panics here"));
+        catalogue.tables = merge(catalogue.tables, own, &self.view.relations);
         let text = serde_json::to_vec_pretty(&[catalogue]).expect("texts and numbers");
         Ok(Some(text.into()))
     }
@@ -302,17 +362,20 @@ fn is_read_in_key_order(order: RowOrder, relation: &Relation) -> bool {
     }
 }
 
-/// Puts our own tables in the place of those that the archive has no rows of.
-fn merge(all: &mut Vec<Table>, own: Vec<Table>) {
-    for mut table in own {
-        let same = |it: &&mut Table| it.schema == table.schema && it.name == table.name;
-        match all.iter_mut().find(same) {
-            Some(known) => {
-                table.schema_hash = std::mem::take(&mut known.schema_hash);
-                *known = table;
-            }
-            None => all.push(table),
+/// Puts our own tables in the place of those that the archive has no rows of, and tells the keys of all.
+fn merge(all: Vec<Table>, own: Vec<Table>, relations: &[Relation]) -> Vec<Table> {
+    let named = |it: Table| ((it.schema.clone(), it.name.clone()), it);
+    let mut merged: BTreeMap<(String, String), Table> = all.into_iter().map(named).collect();
+    for (name, mut table) in own.into_iter().map(named) {
+        if let Some(known) = merged.get(&name) {
+            table.schema_hash.clone_from(&known.schema_hash);
+        }
+        merged.insert(name, table);
+    }
+    for known in relations {
+        if let Some(table) = merged.get_mut(&(known.schema.clone(), known.name.clone())) {
+            table.key.clone_from(&known.key);
         }
     }
-    all.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
+    merged.into_values().collect()
 }

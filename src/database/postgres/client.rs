@@ -70,7 +70,8 @@ impl Client {
         };
         put("user", dsn.user());
         put("database", dsn.database());
-        put("application_name", "restow");
+        let name = dsn.option("application_name");
+        put("application_name", if name.is_empty() { "restow" } else { name });
         if !dsn.option("options").is_empty() {
             put("options", dsn.option("options"));
         }

@@ -23,7 +23,7 @@ pub struct Dsn {
 }
 
 /// Words that this program understands itself, with the variables that stand for them.
-const KNOWN: [(&str, &str); 14] = [
+const KNOWN: [(&str, &str); 13] = [
     ("host", "PGHOST"),
     ("hostaddr", "PGHOSTADDR"),
     ("port", "PGPORT"),
@@ -37,7 +37,6 @@ const KNOWN: [(&str, &str); 14] = [
     ("options", "PGOPTIONS"),
     ("passfile", "PGPASSFILE"),
     ("application_name", "PGAPPNAME"),
-    ("target_session_attrs", ""),
 ];
 
 /// What libpq takes from the environment (PostgreSQL documentation, "Environment Variables").
@@ -207,6 +206,11 @@ impl Dsn {
     pub fn stopped_by(mut self, progress: &Arc<Progress>) -> Self {
         self.stop = Some(progress.clone());
         self
+    }
+
+    /// Whether the words hold a password.
+    pub fn has_password(&self) -> bool {
+        self.password.is_some()
     }
 
     /// What may end waiting for the server.

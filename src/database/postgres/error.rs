@@ -22,6 +22,12 @@ pub enum PgError {
     /// Somebody else keeps a table locked.
     #[error("{0}")]
     Locked(String),
+    /// The same, by somebody who came between two locks of ours.
+    #[error("{0}")]
+    Between(String),
+    /// A client program failed.
+    #[error("{0}")]
+    Program(String),
     /// The server went away.
     #[error("the server closed the connection")]
     Closed,
@@ -61,6 +67,11 @@ impl From<io::Error> for PgError {
 }
 
 impl PgError {
+    /// Some other error.
+    pub fn other(error: impl std::fmt::Display) -> Self {
+        Self::Program(error.to_string())
+    }
+
     /// The SQLSTATE, where the server gave one.
     pub fn code(&self) -> &str {
         match self {

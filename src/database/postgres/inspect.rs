@@ -12,8 +12,8 @@ use crate::database::pattern::Patterns;
 pub struct Relation {
     /// Its number.
     pub oid: u64,
-    /// The number of its file: another one after it was emptied or rewritten.
-    pub file: u64,
+    /// It was dropped, emptied or rewritten since the snapshot of the session, which cannot see its rows then.
+    pub is_rewritten: bool,
     /// Its schema.
     pub schema: String,
     /// Its name.
@@ -77,7 +77,7 @@ pub const SETTINGS: &str = "SET DateStyle = ISO; SET IntervalStyle = postgres;
     SET extra_float_digits = 3; SET bytea_output = hex; SET synchronize_seqscans = off;
     SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0;
     SET row_security = off; SET search_path = ''; SET client_min_messages = error;
-    SET xmloption = content; SET jit = off";
+    SET xmloption = content; SET jit = off; SET TimeZone = 'UTC'";
 
 /// Makes a session fit for reading rows. The text encoding is the database's own, as in `pg_dump`.
 pub fn prepare(client: &mut Client) -> Result<(), PgError> {
@@ -97,8 +97,8 @@ pub fn version_number(client: &mut Client) -> Result<u32, PgError> {
 }
 
 const RELATIONS: &str = "SELECT json_build_object(
-  'oid', c.oid::bigint, 'file', c.relfilenode::bigint,
-  'schema', n.nspname, 'name', c.relname, 'bytes', pg_catalog.pg_table_size(c.oid),
+  'oid', c.oid::bigint,
+  'schema', n.nspname, 'name', c.relname, 'bytes', coalesce(pg_catalog.pg_table_size(c.oid), 0),
   'columns', coalesce((SELECT json_agg(a.attname ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
     '[]'),
@@ -117,7 +117,10 @@ const RELATIONS: &str = "SELECT json_build_object(
     SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass
       AND d.objid = c.oid AND d.deptype = 'e'),
   'is_lockable', c.relkind <> 'm',
-  'is_readable', has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'),
+  'is_readable', coalesce(has_table_privilege(c.oid, 'SELECT')
+    AND has_schema_privilege(n.oid, 'USAGE'), false),
+  'is_rewritten', coalesce(c.relfilenode <> 0
+    AND c.relfilenode IS DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid), true),
   'has_policies', c.relrowsecurity AND pg_catalog.row_security_active(c.oid),
   'ancestors', coalesce((SELECT json_agg(json_build_array(pn.nspname, p.relname))
     FROM pg_catalog.pg_partition_ancestors(c.oid) a JOIN pg_catalog.pg_class p ON p.oid = a.relid

@@ -12,8 +12,8 @@ use super::error::PgError;
 use super::inspect::Relation;
 
 /// How long a session waits for a lock that another one of ours has already: behind somebody who wants to
-/// change the table, and may give up by then.
-pub const BEHIND_OTHERS: Duration = Duration::from_secs(30);
+/// change the table. So long everybody else waits, too.
+pub const BEHIND_OTHERS: Duration = Duration::from_secs(2);
 /// Tables that one command locks.
 const AT_ONCE: usize = 100;
 
@@ -34,6 +34,36 @@ pub fn take(client: &mut Client, tables: &[Relation]) -> Result<(), PgError> {
         client.query(&format!("LOCK TABLE ONLY {names} IN ACCESS SHARE MODE"))?;
     }
     Ok(())
+}
+
+/// The same, passing over tables that were dropped meanwhile. Leaves no savepoint behind.
+pub fn take_those_left(client: &mut Client, tables: &[Relation]) -> Result<(), PgError> {
+    for some in tables.chunks(AT_ONCE) {
+        if tolerant(client, some)? {
+            continue;
+        }
+        for one in some.chunks(1) {
+            tolerant(client, one)?;
+        }
+    }
+    Ok(())
+}
+
+/// Locks these tables, or none of them where one is no longer there.
+fn tolerant(client: &mut Client, tables: &[Relation]) -> Result<bool, PgError> {
+    client.query("SAVEPOINT one")?;
+    match take(client, tables) {
+        Ok(()) => {
+            client.query("RELEASE SAVEPOINT one")?;
+            Ok(true)
+        }
+        // 42P01, 3F000: it was dropped meanwhile.
+        Err(error) if matches!(error.code(), "42P01" | "3F000") => {
+            client.query("ROLLBACK TO SAVEPOINT one; RELEASE SAVEPOINT one")?;
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The sessions that others wait for, or that wait to change a table.

@@ -5,6 +5,7 @@ pub mod backup;
 pub mod check;
 pub mod client;
 pub mod dsn;
+mod dump;
 pub mod error;
 pub mod inspect;
 mod link;

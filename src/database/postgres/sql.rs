@@ -12,10 +12,11 @@ use super::restore::{self, Check, Origin, RestoreOptions, Verdict};
 use super::tools::{self, Tools, major};
 use crate::catalogue::{Catalogue, Table};
 use crate::database::pattern::Patterns;
-use crate::database::pour::{Piece, pieces_of, pour};
+use crate::database::pour::{Change, Piece, pieces_of, pour};
 use crate::database::{Surroundings, source_error};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+use crate::restore::stream_of;
 
 /// The first minor version of each major one whose psql knows `\restrict` (PostgreSQL's release notes of
 /// August 2025); later ones all do.
@@ -77,9 +78,10 @@ pub fn plan(
 fn wanted<'a>(catalogue: &'a Catalogue, options: &RestoreOptions) -> Result<Vec<&'a Table>> {
     let names = catalogue.tables.iter().map(|it| (it.schema.as_str(), it.name.as_str()));
     let patterns = Patterns::new(&options.tables).among(names.clone());
-    if options.clean || options.data_only || options.create || options.into_schema.is_some() {
-        let text = "a plain dump goes into a database that is there: --create, --clean, --data-only and \
-                    --into-schema need pg_dump -Fc -Z0 or a source";
+    let is_moved = options.into_schema.is_some() || options.no_owner;
+    if options.clean || options.data_only || options.create || is_moved {
+        let text = "a plain dump goes into a database that is there, as it is: --create, --clean, \
+                    --data-only, --into-schema and --no-owner need pg_dump -Fc -Z0 or a source";
         return Err(Error::Usage(text.into()));
     }
     if let Some(pattern) = patterns.unused(names) {
@@ -175,7 +177,7 @@ fn look_at_content(
     Ok(())
 }
 
-/// Pours the dump into psql, told to stop at the first error and to change nothing then.
+/// Pours the dump into psql, told to stop at the first error. Nothing is changed before all of it came.
 pub fn restore(
     origin: &Origin<'_>,
     plan: &SqlPlan,
@@ -185,19 +187,20 @@ pub fn restore(
     if let Some(check) = plan.refusal() {
         return Err(Error::Conflict(format!("{}: {}", check.what, check.detail)));
     }
-    let name = &origin.catalogue.schema_stream;
-    let stream = origin.snapshot.stream(name.as_bytes());
-    let stream = stream.ok_or_else(|| Error::Missing { what: format!("stream {name}") })?;
+    let stream = stream_of(origin.snapshot, &origin.catalogue.schema_stream)?;
     let Some(tools) = &plan.tools else { return Err(source_error("psql", "is not installed")) };
     let mut command: Command = options.dsn().command(&tools.program("psql"));
-    command.args(["--no-psqlrc", "--quiet", "--single-transaction"]);
-    command.args(["--set", "ON_ERROR_STOP=1"]);
+    command.args(["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1"]);
     let random = crate::entropy::random::<16>(&*origin.repository.environment().entropy);
     let key = hex::encode(random);
-    let mut pieces = vec![Piece::Text(format!("\\restrict {key}\n"))];
+    let mut pieces = vec![Piece::Text(format!("\\restrict {key}\nBEGIN;\n"))];
     pieces.extend(plan.pieces.iter().cloned());
+    // psql takes the end of its input for a good end: without this, where we are killed for instance,
+    // nothing stays.
+    pieces.push(Piece::Text("\nCOMMIT;\n".into()));
     let own = Restrict::new(&key);
-    pour(origin.repository, stream, &pieces, command, Some(&|line| own.edit(line)), progress)
+    let change = Change::Lines(&|line| own.edit(line));
+    pour(origin.repository, stream, &pieces, command, change, progress)
 }
 
 /// Leaves out a dump's own `\restrict` at its head and the `\unrestrict` that belongs to it: they are
@@ -233,7 +236,8 @@ impl Restrict {
                     Some(Vec::new())
                 }
                 None => {
-                    if !text.is_empty() && !text.starts_with(b"--") {
+                    let is_head = text.is_empty() || text.starts_with(b"--") || text == b"BEGIN;";
+                    if !is_head {
                         *state = State::Body;
                     }
                     None

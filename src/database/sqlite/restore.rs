@@ -14,7 +14,7 @@ use crate::database::postgres::restore::Origin;
 use crate::database::{leftover, source_error};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::restore::{WriterTarget, copy_stream};
+use crate::restore::{WriterTarget, copy_stream, stream_of};
 use crate::settings::SqliteCheck;
 
 /// How long others may take to let go of the database that is replaced.
@@ -50,10 +50,7 @@ pub fn restore(
     refuse(path, overwrite)?;
     // Through a link: the file that it points to is the database.
     let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let stream = origin.snapshot.stream(origin.catalogue.schema_stream.as_bytes());
-    let stream = stream.ok_or_else(|| Error::Missing {
-        what: format!("stream {}", origin.catalogue.schema_stream),
-    })?;
+    let stream = stream_of(origin.snapshot, &origin.catalogue.schema_stream)?;
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = leftover::file(folder, ".restow-sqlite-");
     let file = file.map_err(|source| io("make a file in", folder, source))?;
