@@ -6,12 +6,13 @@
 
 use std::collections::HashMap;
 
+use super::definitions;
 use super::frame::{Deframer, Frame, FrameError};
 use super::insert::InsertCounter;
 use super::rows::{RowCounter, Tally};
 use super::scan::Scanned;
 use super::selection::{self, Owners};
-use super::subject::{Name, columns, extension, primary_key, roles};
+use super::subject::{Name, columns, extension, primary_key};
 use super::toc::{Compression, Offset, Section, Toc, TocEntry, TocError, TocReader};
 use super::{Catalogue, Encoding, Mode, Range, Table};
 
@@ -315,8 +316,8 @@ fn all_roles(toc: &Toc) -> Vec<String> {
         if entry.section != Section::None || !entry.owner.is_empty() {
             found.push(entry.owner.clone());
         }
-        if ["ACL", "DEFAULT ACL", "POLICY"].contains(&entry.desc.as_str()) {
-            roles(&entry.defn, &mut found);
+        if entry.desc != "DATABASE PROPERTIES" {
+            found.extend(definitions::roles(entry));
         }
     }
     found.retain(|role| !role.is_empty());

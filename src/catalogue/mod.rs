@@ -6,6 +6,7 @@
 
 mod archive;
 mod copy;
+pub mod definitions;
 #[cfg(test)]
 mod fixture;
 mod frame;

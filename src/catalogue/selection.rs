@@ -3,12 +3,15 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::definitions::published;
 use super::schema;
 use super::subject::{Name, Subject, Target, Ties, subject};
 use super::toc::{Section, Toc, TocEntry};
 
 /// Entries that say something about another entry, which they name as a dependency.
 const ATTACHED: [&str; 4] = ["COMMENT", "ACL", "SECURITY LABEL", "STATISTICS DATA"];
+/// The entry of a table in a publication.
+const PUBLISHED: &str = "PUBLICATION TABLE";
 const RELATIONS: [&str; 5] = ["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW", "TABLE DATA"];
 
 /// What restores some tables, as numbers of entries in the order of the archive.
@@ -17,9 +20,11 @@ pub struct Selection {
     /// The tables with all that is theirs alone: defaults, sequences, rows, keys, indexes, triggers,
     /// rules, policies, comments, grants, statistics.
     pub entries: Vec<i32>,
-    /// What ties them to tables that are not wanted, for when those are there already: foreign keys,
-    /// partitions attached.
+    /// What ties them to what is not wanted, for when that is there already: foreign keys, partitions
+    /// attached, publications that they are in.
     pub links: Vec<i32>,
+    /// Foreign keys of other tables to them.
+    pub incoming: Vec<i32>,
     /// What others must provide first: schemas, types, functions, extensions, and what those need.
     pub needs: Vec<i32>,
     /// Tables that the archive does not have.
@@ -42,49 +47,128 @@ pub fn select(toc: &Toc, wanted: &[Name]) -> Selection {
     let owners = Owners::new(toc);
     let wanted: HashSet<&Name> = wanted.iter().collect();
     let known: HashSet<Name> = relations(toc).map(|(name, _)| name).collect();
-    let (mut entries, mut links) = (HashSet::new(), HashSet::new());
-    for (entry, tie) in toc.entries.iter().zip(&owners.ties) {
-        let Some(tie) = tie.as_ref().filter(|tie| wanted.contains(&tie.table)) else { continue };
-        let whole = tie.other.as_ref().is_none_or(|other| wanted.contains(other));
-        // What is said about a link follows it.
-        let follows = is_attached(entry) && entry.dependencies.iter().any(|id| links.contains(id));
-        if whole && !follows { &mut entries } else { &mut links }.insert(entry.dump_id);
-    }
-    let needs = needs(toc, &entries, &links);
+    let places = Places::new(toc, &owners, |name| wanted.contains(name));
+    let needs = needs(toc, &places.own, &places.links);
     let missing = wanted.into_iter().filter(|name| !known.contains(name)).cloned();
     let mut missing: Vec<Name> = missing.collect();
     missing.sort();
-    let ordered = |ids: &HashSet<i32>| {
-        let numbers = toc.entries.iter().map(|entry| entry.dump_id);
-        numbers.filter(|id| ids.contains(id)).collect()
-    };
+    let ordered = |ids: &HashSet<i32>| ordered(toc, ids);
     Selection {
-        entries: ordered(&entries),
-        links: ordered(&links),
+        entries: ordered(&places.own),
+        links: ordered(&places.links),
+        incoming: ordered(&places.incoming),
         needs: ordered(&needs),
         missing,
     }
 }
 
-/// The wanted tables and all partitions of them, which hold the rows of a partitioned table.
-pub fn with_partitions(toc: &Toc, wanted: &[Name]) -> Vec<Name> {
+/// Which entries restore all but some tables, that stay as they are; publications are made again, with
+/// all of their tables.
+pub fn all_but(toc: &Toc, kept: &[Name]) -> Selection {
     let owners = Owners::new(toc);
-    let mut partitions: HashMap<&Name, Vec<&Name>> = HashMap::new();
-    let attached =
-        toc.entries.iter().zip(&owners.ties).filter(|(entry, _)| entry.desc == "TABLE ATTACH");
-    for tie in attached.filter_map(|(_, tie)| tie.as_ref()) {
-        if let Some(parent) = &tie.other {
-            partitions.entry(parent).or_default().push(&tie.table);
+    let kept: HashSet<&Name> = kept.iter().collect();
+    let mut places = Places::new(toc, &owners, |name| !kept.contains(name));
+    for (entry, tie) in toc.entries.iter().zip(&owners.ties) {
+        if tie.is_none() || entry.desc == PUBLISHED {
+            places.own.insert(entry.dump_id);
+            places.links.remove(&entry.dump_id);
         }
     }
-    let mut all: Vec<Name> = wanted.to_vec();
-    let mut seen: HashSet<Name> = wanted.iter().cloned().collect();
+    let ordered = |ids: &HashSet<i32>| ordered(toc, ids);
+    Selection {
+        entries: ordered(&places.own),
+        links: ordered(&places.links),
+        incoming: ordered(&places.incoming),
+        ..Selection::default()
+    }
+}
+
+/// Of what the chosen entries need, what is not there, with what that needs in turn and what is said about
+/// it.
+pub fn lacking(toc: &Toc, chosen: &[i32], is_there: impl Fn(i32) -> bool) -> Vec<i32> {
+    let chosen: HashSet<i32> = chosen.iter().copied().collect();
+    let mut found = follow(toc, &chosen, |id| !is_there(id));
+    let about = ["COMMENT", "ACL", "SECURITY LABEL", "CHECK CONSTRAINT", "SEQUENCE SET"];
+    for entry in toc.entries.iter().filter(|entry| about.contains(&entry.desc.as_str())) {
+        if entry.dependencies.iter().any(|id| found.contains(id))
+            && !chosen.contains(&entry.dump_id)
+        {
+            found.insert(entry.dump_id);
+        }
+    }
+    ordered(toc, &found)
+}
+
+fn ordered(toc: &Toc, ids: &HashSet<i32>) -> Vec<i32> {
+    let numbers = toc.entries.iter().map(|entry| entry.dump_id);
+    numbers.filter(|id| ids.contains(id)).collect()
+}
+
+/// Where entries stand that have to do with the tables that are wanted.
+#[derive(Debug, Default)]
+struct Places {
+    own: HashSet<i32>,
+    links: HashSet<i32>,
+    incoming: HashSet<i32>,
+}
+
+impl Places {
+    fn new(toc: &Toc, owners: &Owners, is_wanted: impl Fn(&Name) -> bool) -> Self {
+        let mut places = Self::default();
+        for (entry, tie) in toc.entries.iter().zip(&owners.ties) {
+            let Some(tie) = tie else { continue };
+            let other = tie.other.as_ref();
+            // What is said about a link follows it.
+            let follows = |ids: &HashSet<i32>| {
+                is_attached(entry) && entry.dependencies.iter().any(|id| ids.contains(id))
+            };
+            let list = if is_wanted(&tie.table) {
+                let is_whole = other.is_none_or(&is_wanted) && !follows(&places.links);
+                if is_whole { &mut places.own } else { &mut places.links }
+            } else if follows(&places.incoming)
+                || entry.desc == "FK CONSTRAINT" && other.is_some_and(&is_wanted)
+            {
+                &mut places.incoming
+            } else {
+                continue;
+            };
+            list.insert(entry.dump_id);
+        }
+        places
+    }
+}
+
+/// The wanted tables and all partitions of them, which hold the rows of a partitioned table.
+pub fn with_partitions(toc: &Toc, wanted: &[Name]) -> Vec<Name> {
+    closure(wanted, partitions(toc).into_iter().map(|(partition, parent)| (parent, partition)))
+}
+
+/// The wanted tables and those that they are partitions of.
+pub fn with_parents(toc: &Toc, wanted: &[Name]) -> Vec<Name> {
+    closure(wanted, partitions(toc).into_iter())
+}
+
+/// Each partition with its table.
+fn partitions(toc: &Toc) -> Vec<(Name, Name)> {
+    let owners = Owners::new(toc);
+    let entries = toc.entries.iter().zip(owners.ties);
+    let attached = entries.filter(|(entry, _)| entry.desc == "TABLE ATTACH");
+    attached.filter_map(|(_, tie)| tie.and_then(|tie| Some((tie.table, tie.other?)))).collect()
+}
+
+/// Names, and those that can be reached from them.
+fn closure(names: &[Name], steps: impl Iterator<Item = (Name, Name)>) -> Vec<Name> {
+    let mut reached: HashMap<Name, Vec<Name>> = HashMap::new();
+    for (from, to) in steps {
+        reached.entry(from).or_default().push(to);
+    }
+    let mut all: Vec<Name> = names.to_vec();
+    let mut seen: HashSet<Name> = names.iter().cloned().collect();
     let mut at = 0;
-    while let Some(parent) = all.get(at) {
+    while let Some(from) = all.get(at) {
         at += 1;
-        let found = partitions.get(parent).into_iter().flatten();
-        let new = found.filter(|name| seen.insert((**name).clone())).map(|name| (*name).clone());
-        let new: Vec<Name> = new.collect();
+        let found = reached.get(from).into_iter().flatten();
+        let new: Vec<Name> = found.filter(|name| seen.insert((*name).clone())).cloned().collect();
         all.extend(new);
     }
     all
@@ -163,6 +247,12 @@ fn entry_subject(entry: &TocEntry) -> Option<Subject> {
     let named = || Name::new(&*entry.namespace, &*entry.tag);
     match entry.desc.as_str() {
         "TABLE DATA" => Some(Subject::table(named())),
+        PUBLISHED => {
+            // It is tied to what is no table, and so is not known by that name.
+            let other = Some(Target::Index(Name::default()));
+            let table = published(&entry.defn)?;
+            Some(Subject { other, ..Subject::table(table) })
+        }
         "SEQUENCE" => {
             let identity = subject(&entry.defn, &entry.namespace);
             let own = Subject { belongs: Target::Sequence(named()), defines: None, other: None };
@@ -183,23 +273,28 @@ fn relations(toc: &Toc) -> impl Iterator<Item = (Name, &TocEntry)> {
 
 /// All that the chosen entries depend on and that is not chosen, and the schemas of them all.
 fn needs(toc: &Toc, chosen: &HashSet<i32>, links: &HashSet<i32>) -> HashSet<i32> {
+    follow(toc, chosen, |id| !links.contains(&id))
+}
+
+/// All that entries depend on and that is wanted, and the schemas of them all.
+fn follow(toc: &Toc, from: &HashSet<i32>, is_wanted: impl Fn(i32) -> bool) -> HashSet<i32> {
     let by_id: HashMap<i32, &TocEntry> =
         toc.entries.iter().map(|entry| (entry.dump_id, entry)).collect();
     let schemas = toc.entries.iter().filter(|entry| entry.desc == "SCHEMA");
     let schemas: HashMap<&str, i32> =
         schemas.map(|entry| (entry.tag.as_str(), entry.dump_id)).collect();
-    let mut needs = HashSet::new();
-    let mut open: Vec<i32> = chosen.iter().copied().collect();
+    let mut found = HashSet::new();
+    let mut open: Vec<i32> = from.iter().copied().collect();
     while let Some(entry) = open.pop().and_then(|id| by_id.get(&id)) {
         let schema = schemas.get(entry.namespace.as_str());
         for id in entry.dependencies.iter().chain(schema) {
-            let ours = chosen.contains(id) || links.contains(id);
-            if !ours && by_id.contains_key(id) && needs.insert(*id) {
+            let is_new = !from.contains(id) && by_id.contains_key(id) && is_wanted(*id);
+            if is_new && found.insert(*id) {
                 open.push(*id);
             }
         }
     }
-    needs
+    found
 }
 
 /// A hash for each table: of its definition and of all that belongs to it, but for owners, numbers
@@ -207,7 +302,8 @@ fn needs(toc: &Toc, chosen: &HashSet<i32>, links: &HashSet<i32>) -> HashSet<i32>
 pub(super) fn table_hashes(toc: &Toc, owners: &Owners) -> HashMap<Name, String> {
     let mut parts: HashMap<Name, Vec<schema::Part>> = HashMap::new();
     for (entry, owner) in toc.entries.iter().zip(owners.of_entries()) {
-        let Some(table) = owner.filter(|_| is_definition(entry)) else { continue };
+        let is_own = is_definition(entry) && entry.desc != PUBLISHED;
+        let Some(table) = owner.filter(|_| is_own) else { continue };
         let part = schema::part(&[&entry.desc, &entry.tag, &entry.defn]);
         parts.entry(table.clone()).or_default().push(part);
     }

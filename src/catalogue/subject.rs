@@ -342,29 +342,40 @@ pub(super) fn extension(statement: &str) -> Option<super::Extension> {
     Some(super::Extension { name, version })
 }
 
-/// Roles that grants, policies and owners name.
+/// Roles that grants and default privileges name.
 pub(super) fn roles(statement: &str, roles: &mut Vec<String>) {
     let mut tokens = Tokens::new(statement);
-    let mut depth = 0usize;
-    let mut owner = false;
+    let (mut depth, mut before) = (0usize, None);
     while let Some(token) = tokens.token() {
-        match &token {
-            Token::Sign('(') => depth += 1,
-            Token::Sign(')') => depth = depth.saturating_sub(1),
-            _ if depth > 0 => {}
-            _ if is_keyword(&token, "AUTHORIZATION") || is_keyword(&token, "ROLE") => owner = true,
-            _ if is_keyword(&token, "TO") || is_keyword(&token, "FROM") => owner = true,
-            _ => continue,
-        }
-        while std::mem::take(&mut owner) {
-            let quoted = matches!(tokens.peek(), Some(Token::Quoted(_)));
-            match tokens.identifier() {
-                Some(role) if quoted || !role.eq_ignore_ascii_case("PUBLIC") => roles.push(role),
-                _ => {}
+        // Words that are no names but where they stand so: a table may be called "role".
+        let follows = |word: &str| before.as_ref().is_some_and(|it| is_keyword(it, word));
+        let mut more = match &token {
+            Token::Sign('(') => {
+                depth += 1;
+                false
             }
-            owner = tokens.accept_sign(',');
+            Token::Sign(')') => {
+                depth = depth.saturating_sub(1);
+                false
+            }
+            _ if depth > 0 => false,
+            _ if is_keyword(&token, "AUTHORIZATION") => follows("SESSION"),
+            _ if is_keyword(&token, "ROLE") => follows("FOR"),
+            _ => is_keyword(&token, "TO") || is_keyword(&token, "FROM"),
+        };
+        before = Some(token);
+        while std::mem::take(&mut more) {
+            roles.extend(role(&mut tokens));
+            more = tokens.accept_sign(',');
         }
     }
+}
+
+/// The next name, unless it is that of everybody.
+pub(super) fn role(tokens: &mut Tokens<'_>) -> Option<String> {
+    let quoted = matches!(tokens.peek(), Some(Token::Quoted(_)));
+    let role = tokens.identifier()?;
+    (quoted || !role.eq_ignore_ascii_case("PUBLIC")).then_some(role)
 }
 
 #[cfg(test)]

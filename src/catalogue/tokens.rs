@@ -26,6 +26,17 @@ impl<'a> Tokens<'a> {
         Self { rest: statement }
     }
 
+    /// How many bytes of the statement were not taken yet, blanks before the next word left out.
+    pub fn left(&mut self) -> usize {
+        self.skip_blanks();
+        self.rest.len()
+    }
+
+    /// How many bytes stand behind the word that was taken last.
+    pub fn behind(&self) -> usize {
+        self.rest.len()
+    }
+
     /// The next word; `None` at the end.
     pub fn token(&mut self) -> Option<Token> {
         self.skip_blanks();

@@ -2,12 +2,28 @@
 
 /// Patterns `SCHEMA.TABLE`, or `TABLE` in any schema.
 #[derive(Debug, Clone, Default)]
-pub struct Patterns(Vec<String>);
+pub struct Patterns(Vec<Pattern>);
+
+#[derive(Debug, Clone)]
+struct Pattern {
+    text: String,
+    /// It is the very name of a table, whatever letters that has.
+    is_name: bool,
+}
 
 impl Patterns {
     /// These patterns.
     pub fn new(patterns: &[String]) -> Self {
-        Self(patterns.to_vec())
+        let pattern = |text: &String| Pattern { text: text.clone(), is_name: false };
+        Self(patterns.iter().map(pattern).collect())
+    }
+
+    /// What is the very name of one of these tables means that table alone.
+    pub fn among<'a>(mut self, tables: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Self {
+        for pattern in &mut self.0 {
+            pattern.is_name = tables.clone().any(|(schema, table)| pattern.names(schema, table));
+        }
+        self
     }
 
     /// Whether there are none.
@@ -17,7 +33,7 @@ impl Patterns {
 
     /// Whether one of them fits a table.
     pub fn fit(&self, schema: &str, table: &str) -> bool {
-        self.0.iter().any(|pattern| is_match(pattern, schema, table))
+        self.0.iter().any(|pattern| pattern.fits(schema, table))
     }
 
     /// The first that fits no table at all: most likely misspelt.
@@ -25,17 +41,23 @@ impl Patterns {
         &self,
         tables: impl Iterator<Item = (&'a str, &'a str)> + Clone,
     ) -> Option<&str> {
-        let is_used = |pattern: &&String| {
-            tables.clone().any(|(schema, table)| is_match(pattern, schema, table))
-        };
-        self.0.iter().find(|pattern| !is_used(pattern)).map(String::as_str)
+        let is_used =
+            |pattern: &&Pattern| tables.clone().any(|(schema, table)| pattern.fits(schema, table));
+        self.0.iter().find(|pattern| !is_used(pattern)).map(|pattern| pattern.text.as_str())
     }
 }
 
-fn is_match(pattern: &str, schema: &str, table: &str) -> bool {
+impl Pattern {
     // A name may hold dots itself.
-    let whole = format!("{schema}.{table}");
-    is_glob(pattern.as_bytes(), whole.as_bytes()) || is_glob(pattern.as_bytes(), table.as_bytes())
+    fn names(&self, schema: &str, table: &str) -> bool {
+        self.text == table || self.text == format!("{schema}.{table}")
+    }
+
+    fn fits(&self, schema: &str, table: &str) -> bool {
+        let (pattern, whole) = (self.text.as_bytes(), format!("{schema}.{table}"));
+        let is_like = || is_glob(pattern, whole.as_bytes()) || is_glob(pattern, table.as_bytes());
+        self.names(schema, table) || !self.is_name && is_like()
+    }
 }
 
 /// `*` stands for any letters, `?` for one.
@@ -76,6 +98,16 @@ mod tests {
         assert!(fit("*.log_????", "x", "log_2024") && !fit("*.log_????", "x", "log_24"));
         assert!(fit("a*b*c", "s", "aXbYbZc") && !fit("a*b*c", "s", "acb"));
         assert!(fit("s.a.b", "s", "a.b"));
+    }
+
+    #[test]
+    fn the_name_of_a_table_is_no_pattern() {
+        let tables = [("s", "w*"), ("s", "wide")];
+        let patterns = Patterns::new(&["s.w*".to_owned()]);
+        assert!(patterns.fit("s", "wide"));
+        let patterns = patterns.among(tables.into_iter());
+        assert!(patterns.fit("s", "w*") && !patterns.fit("s", "wide"));
+        assert!(Patterns::new(&["w*".into()]).among(tables[1..].iter().copied()).fit("s", "wide"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::postgres::client::Client;
 use super::postgres::dsn::Dsn;
 use super::postgres::error::PgError;
 use super::postgres::inspect::{literal, prepare, quote};
-use super::postgres::restore::Origin;
+use super::postgres::restore::{Origin, encoding_of};
 use super::rows::{EachRow, copy_rows, values};
 use super::source_error;
 use crate::catalogue::Table;
@@ -69,7 +69,11 @@ pub fn compare(
     copy_rows(origin, table, &mut keep, progress)?;
     let mut counts = RowCounts::default();
     let name = format!("{}.{}", quote(&table.schema), quote(&table.name));
-    let shape = Shape { table, name: &name, key, places: &places };
+    let failed = |error: PgError| source_error(&live.address(), error);
+    let mut client = open(origin, live)?;
+    let always = client.query(&always(&name)).map_err(failed)?;
+    let always: Vec<String> = always.into_iter().flatten().flatten().collect();
+    let shape = Shape { table, name: &name, key, places: &places, always: &always };
     let mut look = |row: &[u8]| -> Result<()> {
         let key = key_of(row, &places)?;
         store.see(&key)?;
@@ -86,7 +90,7 @@ pub fn compare(
         }
         Ok(())
     };
-    read_live(live, table, &name, &mut look)?;
+    read_live(live, &mut client, table, &name, &mut look)?;
     store.rest(&mut |row| {
         counts.removed += 1;
         take(shape.removed(row))
@@ -126,13 +130,8 @@ fn key_of(row: &[u8], places: &[usize]) -> Result<Vec<u8>> {
     Ok(key)
 }
 
-fn read_live(
-    live: &Dsn,
-    table: &Table,
-    name: &str,
-    look: &mut dyn FnMut(&[u8]) -> Result<()>,
-) -> Result<()> {
-    use crate::restore::StreamTarget;
+/// A session that gives rows as the snapshot has them.
+fn open(origin: &Origin<'_>, live: &Dsn) -> Result<Client> {
     let failed = |error: PgError| source_error(&live.address(), error);
     let mut client = Client::connect(live).map_err(failed)?;
     prepare(&mut client).map_err(failed)?;
@@ -141,6 +140,33 @@ fn read_live(
         let text = format!("the database is in {encoding}: rows are compared in UTF8 alone");
         return Err(Error::Usage(text));
     }
+    if let Some(other) = encoding_of(origin)?.filter(|other| *other != encoding) {
+        let text = format!(
+            "the snapshot is in {other}, the database in {encoding}: their rows cannot be compared"
+        );
+        return Err(Error::Usage(text));
+    }
+    Ok(client)
+}
+
+/// Columns that the server fills itself, whatever an update says.
+fn always(name: &str) -> String {
+    let name = literal(name);
+    format!(
+        "SELECT attname FROM pg_catalog.pg_attribute
+         WHERE attrelid = pg_catalog.to_regclass({name}) AND attidentity = 'a'"
+    )
+}
+
+fn read_live(
+    live: &Dsn,
+    client: &mut Client,
+    table: &Table,
+    name: &str,
+    look: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let failed = |error: PgError| source_error(&live.address(), error);
+    use crate::restore::StreamTarget;
     let columns: Vec<String> = table.columns.iter().map(|column| quote(column)).collect();
     let columns = columns.join(", ");
     client.copy_out(&format!("COPY {name} ({columns}) TO STDOUT")).map_err(failed)?;
@@ -162,6 +188,8 @@ struct Shape<'a> {
     name: &'a str,
     key: &'a [String],
     places: &'a [usize],
+    /// Columns that an update cannot set.
+    always: &'a [String],
 }
 
 impl Shape<'_> {
@@ -206,7 +234,9 @@ impl Shape<'_> {
             .filter(|(_, (old, new))| old != new)
             .map(|(column, (old, new))| (column.clone(), text(old), text(new)))
             .collect();
-        let sets: Vec<String> = columns
+        let (stay, set): (Vec<_>, Vec<_>) =
+            columns.iter().partition(|(column, ..)| self.always.contains(column));
+        let sets: Vec<String> = set
             .iter()
             .map(|(column, old, _)| {
                 let value = old.as_deref().map_or("NULL".to_owned(), literal);
@@ -214,7 +244,14 @@ impl Shape<'_> {
             })
             .collect();
         let (sets, condition) = (sets.join(", "), self.condition(&old));
-        let sql = format!("UPDATE ONLY {} SET {sets} WHERE {condition};", self.name);
+        let mut sql = String::new();
+        for (column, ..) in &stay {
+            let column = quote(column).replace(['\n', '\r'], " ");
+            sql.push_str(&format!("-- {column} is GENERATED ALWAYS: it stays as it is\n"));
+        }
+        if !set.is_empty() {
+            sql.push_str(&format!("UPDATE ONLY {} SET {sets} WHERE {condition};", self.name));
+        }
         RowDiff { change: RowChange::Changed, key: self.key(&old), columns, sql }
     }
 }

@@ -9,7 +9,7 @@ use crate::postgres::{Postgres, succeeded};
 use crate::support::*;
 
 /// A server of this version with a database `shop` made by a script.
-fn server(version: u32, script: &str) -> Postgres {
+pub fn server(version: u32, script: &str) -> Postgres {
     let server = Postgres::version(version);
     server.sql("postgres", "CREATE DATABASE shop");
     server.script("shop", script);
@@ -26,14 +26,14 @@ fn until(server: &Postgres, kind: &str, count: &str) {
 }
 
 /// What the program has of the database is restored as `name`.
-fn restore(program: &Program, server: &Postgres, name: &str, more: &[&str]) {
+pub fn restore(program: &Program, server: &Postgres, name: &str, more: &[&str]) {
     let into = server.dsn("postgres");
     let restore = ["restore", "--into", &into, "--database", name, "--create"];
     program.ok(&[&restore[..], more].concat(), b"");
 }
 
 /// A restore of `shop` over itself.
-fn overwrite(server: &Postgres) -> [String; 6] {
+pub fn overwrite(server: &Postgres) -> [String; 6] {
     let words = ["restore", "--into", &server.dsn("shop"), "--clean", "--yes-overwrite", "shop"];
     words.map(str::to_owned)
 }

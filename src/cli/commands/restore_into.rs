@@ -32,19 +32,25 @@ pub struct IntoArgs {
     /// Make the database first
     #[arg(long, conflicts_with = "clean")]
     pub(super) create: bool,
-    /// Drop first what the snapshot holds; refused where something else depends on it
-    #[arg(long)]
+    /// Drop first what the snapshot holds; refused where something else depends on it. Tables whose rows
+    /// the snapshot lacks stay as they are
+    #[arg(long, conflicts_with_all = ["data_only", "into_schema"])]
     clean: bool,
     /// Only this table, SCHEMA.TABLE; * and ? stand for letters (may be given several times)
     #[arg(long, value_name = "TABLE")]
     pub(super) table: Vec<String>,
     /// Restore the tables into this schema, beside those that are there: rows, keys and indexes
-    #[arg(long, value_name = "SCHEMA", requires = "table")]
+    #[arg(
+        long,
+        value_name = "SCHEMA",
+        requires = "table",
+        conflicts_with_all = ["schema_only", "data_only"]
+    )]
     into_schema: Option<String>,
     /// Definitions only
     #[arg(long, conflicts_with = "data_only")]
     pub(super) schema_only: bool,
-    /// Rows only, into tables that are there
+    /// Rows only, into tables that are there; sequences never go back
     #[arg(long)]
     pub(super) data_only: bool,
     /// Tables loaded and indexes built at a time
@@ -234,12 +240,16 @@ fn into_postgres(
     let shown = output::Display::start(global, &progress);
     let report = postgres::execute(origin, &plan, &options, &surroundings, &progress)?;
     drop(shown);
+    for warning in &report.warnings {
+        output::warning(warning);
+    }
     if global.json {
         let phases: serde_json::Map<_, _> =
             report.phases.iter().map(|(name, took)| ((*name).to_owned(), (*took).into())).collect();
         output::json(&serde_json::json!({
             "message_type": "restored_database", "database": options.database(),
             "tables": report.tables, "rows": report.rows, "bytes": report.bytes, "phases": phases,
+            "warnings": report.warnings,
         }))?;
         return Ok(0);
     }
@@ -320,7 +330,8 @@ fn print_plan(global: &Global, plan: &postgres::Plan) -> Result<u8> {
                 format!("load {count} tables, {}", output::bytes(*bytes))
             }
             Step::Objects => "set sequences, restore large objects".to_owned(),
-            Step::Keys(count) => format!("restore {count} keys, indexes and triggers"),
+            Step::Keys(count) => format!("restore {count} keys, indexes, triggers and grants"),
+            Step::Links(count) => format!("tie them to what stays, {count} times"),
         };
         output::line(format!("{}. {text}", number + 1))?;
     }

@@ -64,9 +64,10 @@ pub fn plan(
 
 /// The same in a session.
 pub fn plan_in(origin: &Origin<'_>, session: Session, options: &RestoreOptions) -> Result<Plan> {
-    let (catalogue, patterns) = (origin.catalogue, Patterns::new(&options.tables));
+    let catalogue = origin.catalogue;
     let all = catalogue.tables.iter();
     let names = all.clone().map(|it| (it.schema.as_str(), it.name.as_str()));
+    let patterns = Patterns::new(&options.tables).among(names.clone());
     if let Some(pattern) = patterns.unused(names) {
         return Err(Error::Usage(format!("no table of the snapshot fits '{pattern}'")));
     }

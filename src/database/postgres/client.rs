@@ -96,8 +96,24 @@ impl Client {
         let mut message = vec![tag];
         message.extend((body.len() as i32 + 4).to_be_bytes());
         message.extend(body);
-        self.link.write_all(&message)?;
-        Ok(self.link.flush()?)
+        let sent = self.link.write_all(&message).and_then(|()| self.link.flush());
+        sent.map_err(|error| self.last_words(error.into()))
+    }
+
+    /// What the server said before it went away, where it did: that the line is broken follows from it.
+    fn last_words(&mut self, error: PgError) -> PgError {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+        let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset];
+        if !matches!(&error, PgError::Io(error) if kinds.contains(&error.kind())) {
+            return error;
+        }
+        loop {
+            match self.receive() {
+                Ok(_) => {}
+                Err(said @ PgError::Server(_)) => return said,
+                Err(_) => return error,
+            }
+        }
     }
 
     /// The next message: its tag and body. Notices and parameters are taken note of on the way, errors
@@ -208,6 +224,8 @@ impl Client {
         match self.receive() {
             Ok((tag, _)) if tag == wanted => Ok(()),
             Ok((tag, _)) => Err(PgError::Protocol(format!("COPY was answered by {tag:#x}"))),
+            // Nothing follows.
+            Err(PgError::Server(error)) if error.is_fatal() => Err(error.into()),
             Err(error) => {
                 self.until_ready()?;
                 Err(error)
@@ -260,7 +278,9 @@ impl Client {
                 }
                 (tag, _) => {
                     let failed = self.receive().map(drop);
-                    self.until_ready()?;
+                    if !matches!(&failed, Err(PgError::Server(error)) if error.is_fatal()) {
+                        self.until_ready()?;
+                    }
                     failed?;
                     return Err(PgError::Protocol(format!("COPY was ended by {tag:#x}")));
                 }
@@ -294,8 +314,8 @@ impl Client {
         for part in bytes.chunks(COPY_BYTES) {
             let mut header = [b'd', 0, 0, 0, 0];
             header[1..].copy_from_slice(&(part.len() as u32 + 4).to_be_bytes());
-            self.link.write_all(&header)?;
-            self.link.write_all(part)?;
+            let sent = self.link.write_all(&header).and_then(|()| self.link.write_all(part));
+            sent.map_err(|error| self.last_words(error.into()))?;
         }
         Ok(())
     }

@@ -2,18 +2,31 @@
 //! our own, several at a time, keys and indexes by `pg_restore` again.
 
 mod archive;
+mod choice;
 mod clean;
+mod content;
+mod drops;
+mod grants;
+mod links;
 mod load;
+mod moved;
 mod objects;
 mod plan;
 mod preflight;
+mod present;
+mod properties;
+mod references;
+mod roles;
+mod session;
 mod target;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use archive::encoding_of;
 pub use plan::{Plan, Step, TableLoad};
 pub use preflight::{Check, Verdict};
+pub(super) use present::{CONTENT, SCHEMA};
 
 use super::dsn::Dsn;
 use crate::catalogue::Catalogue;

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use super::client::Client;
 use super::error::PgError;
-use super::restore::{Check, Origin, RestoreOptions, Verdict};
+use super::restore::{self, Check, Origin, RestoreOptions, Verdict};
 use super::tools::{self, Tools, major};
 use crate::catalogue::{Catalogue, Table};
 use crate::database::pattern::Patterns;
@@ -76,14 +76,14 @@ pub fn plan(
 
 /// The tables that are meant.
 fn wanted<'a>(catalogue: &'a Catalogue, options: &RestoreOptions) -> Result<Vec<&'a Table>> {
-    let patterns = Patterns::new(&options.tables);
+    let names = catalogue.tables.iter().map(|it| (it.schema.as_str(), it.name.as_str()));
+    let patterns = Patterns::new(&options.tables).among(names.clone());
     let is_moved = options.into_schema.is_some() || options.no_owner;
     if options.clean || options.data_only || options.create || is_moved {
         let text = "a plain dump goes into a database that is there, as it is: --create, --clean, \
                     --data-only, --into-schema and --no-owner need pg_dump -Fc -Z0 or a source";
         return Err(Error::Usage(text.into()));
     }
-    let names = catalogue.tables.iter().map(|it| (it.schema.as_str(), it.name.as_str()));
     if let Some(pattern) = patterns.unused(names) {
         return Err(Error::Usage(format!("no table of the snapshot fits '{pattern}'")));
     }
@@ -139,18 +139,6 @@ fn can_restrict(version: &str) -> bool {
     }
 }
 
-/// What is in a database that somebody made, extensions aside.
-const CONTENT: &str = "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c
-   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND n.nspname !~ '^pg_'
-   AND n.nspname <> 'information_schema' AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
-     WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
- UNION ALL SELECT n.nspname, p.proname || '()' FROM pg_catalog.pg_proc p
-   JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
- WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
-     WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')";
-
 /// A dump may drop and change whatever it likes: where something is there, that needs its name.
 fn look_at_content(
     plan: &mut SqlPlan,
@@ -158,7 +146,9 @@ fn look_at_content(
     tables: &[&Table],
     options: &RestoreOptions,
 ) -> Result<(), PgError> {
-    let rows = client.query(CONTENT)?;
+    let mut rows = client.query(restore::CONTENT)?;
+    // A schema with nothing in it is often made for what is to come.
+    rows.retain(|row| row[1].as_deref() != Some(restore::SCHEMA));
     let database = options.database().to_owned();
     let there = |it: &&&Table| {
         let is_it = |row: &Vec<Option<String>>| {
@@ -178,7 +168,7 @@ fn look_at_content(
         plan.say("content", Verdict::Warning, text);
     } else {
         let text = format!(
-            "{database} is not empty ({} tables, views, sequences and functions), and a dump may drop or \
+            "{database} is not empty ({} tables, views, functions and the like), and a dump may drop or \
              change what is there. Confirm it with --yes-overwrite {database}",
             rows.len()
         );

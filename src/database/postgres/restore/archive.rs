@@ -60,6 +60,22 @@ impl Archive {
     }
 }
 
+/// The encoding that the rows of a snapshot stand in, where it says.
+pub fn encoding_of(origin: &Origin<'_>) -> Result<Option<String>> {
+    let catalogue = origin.catalogue;
+    let text = if !catalogue.head.is_empty() {
+        Archive::read(origin)?.encoding().to_owned()
+    } else {
+        let stream = stream(origin, &catalogue.schema_stream)?;
+        let mut target = WriterTarget { writer: Vec::new(), name: "memory".into() };
+        let range = catalogue.preamble;
+        copy_range(origin.repository, stream, range, &mut target, &Progress::default())?;
+        String::from_utf8_lossy(&target.writer).into_owned()
+    };
+    let rest = text.split_once("SET client_encoding = '").map(|(_, rest)| rest);
+    Ok(rest.and_then(|rest| rest.split('\'').next()).map(str::to_owned))
+}
+
 /// A temporary file with these bytes.
 pub fn temporary(folder: &Path, bytes: &[u8]) -> Result<NamedTempFile> {
     let io = |source| Error::Io {

@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use super::plan::{Plan, TableLoad};
-use super::{Origin, RestoreOptions};
+use super::{Origin, RestoreOptions, session};
 use crate::database::postgres::client::Client;
 use crate::database::postgres::error::PgError;
-use crate::database::postgres::inspect::SETTINGS;
 use crate::database::rows::copy_rows;
 use crate::database::source_error;
 use crate::error::{Error, Result};
@@ -39,7 +38,7 @@ pub fn load_all(
     let failed = AtomicBool::new(false);
     let worker = || {
         let work = || -> Result<()> {
-            let mut client = session(plan, options)?;
+            let mut client = open(plan, options)?;
             while !failed.load(Ordering::Relaxed) {
                 let Some(load) = queue.lock().expect("no panics here").next() else { break };
                 one(origin, &mut client, load, progress, loaded)?;
@@ -60,12 +59,9 @@ pub fn load_all(
     ended.into_iter().collect()
 }
 
-fn session(plan: &Plan, options: &RestoreOptions) -> Result<Client> {
+fn open(plan: &Plan, options: &RestoreOptions) -> Result<Client> {
     let dsn = options.dsn();
-    let failed = |error: PgError| source_error(&dsn.address(), error);
-    let mut client = Client::connect(&dsn).map_err(failed)?;
-    client.query(SETTINGS).map_err(failed)?;
-    client.query(plan.archive.encoding()).map_err(failed)?;
+    let mut client = session::session(&plan.archive, options)?;
     if options.data_only {
         // Foreign keys and triggers must not look at rows that are only half there. Only superusers may.
         client.query("SET session_replication_role = replica").map_err(|error| {
@@ -127,7 +123,10 @@ impl StreamTarget for Rows<'_> {
         self.bytes += bytes.len() as u64;
         self.client.copy_write(bytes).map_err(|error| {
             // What the server has to say stands at the end of the conversation.
-            let said = self.client.copy_done().err().unwrap_or(error);
+            let said = match error {
+                PgError::Server(_) => error,
+                other => self.client.copy_done().err().unwrap_or(other),
+            };
             source_error(self.target, said)
         })
     }

@@ -1,16 +1,14 @@
 //! What a restore would do: which entries of the archive, which tables, and whether the target is fit
 //! for it.
 
-use std::collections::HashSet;
-
 use super::archive::Archive;
+use super::choice::{Choice, choose};
 use super::preflight::{self, Check, Verdict};
+use super::session::Target;
 use super::{Origin, RestoreOptions};
-use crate::catalogue::selection::{sections, select, with_partitions};
 use crate::catalogue::toc::TocEntry;
-use crate::catalogue::{Encoding, Name, Table};
+use crate::catalogue::{Encoding, Table};
 use crate::database::Surroundings;
-use crate::database::pattern::Patterns;
 use crate::database::postgres::inspect::quote;
 use crate::database::postgres::tools::Tools;
 use crate::error::{Error, Result};
@@ -44,8 +42,10 @@ pub enum Step {
     Rows(usize, u64),
     /// Sequences and large objects.
     Objects,
-    /// Keys, indexes, triggers: so many entries of the archive.
+    /// Keys, indexes, triggers, grants: so many entries of the archive.
     Keys(usize),
+    /// What ties tables to those that stay: so many entries of the archive.
+    Links(usize),
 }
 
 /// A restore that was thought through.
@@ -59,12 +59,8 @@ pub struct Plan {
     /// The programs.
     pub tools: Option<Tools>,
     pub(super) archive: Archive,
-    /// Entries to restore before the rows, …
-    pub(super) pre_data: HashSet<i32>,
-    /// … besides the rows of tables, …
-    pub(super) data: HashSet<i32>,
-    /// … and after them.
-    pub(super) post_data: HashSet<i32>,
+    /// Entries to restore.
+    pub(super) choice: Choice,
 }
 
 impl Plan {
@@ -76,6 +72,40 @@ impl Plan {
     /// How long it may last, in seconds: a guess from its size alone.
     pub fn seconds(&self) -> u64 {
         1 + self.bytes() / BYTES_A_SECOND
+    }
+
+    /// An entry of the archive.
+    pub(super) fn entry(&self, id: i32) -> Option<&TocEntry> {
+        self.archive.toc.entry(id)
+    }
+
+    fn steps(&self, options: &RestoreOptions) -> Vec<Step> {
+        let Choice { pre_data, data, post_data, forward, links, .. } = &self.choice;
+        let mut steps = Vec::new();
+        if options.create {
+            steps.push(Step::Create(options.database().to_owned()));
+        }
+        if options.clean {
+            steps.push(Step::Clean(pre_data.len()));
+        }
+        let moved = if options.into_schema.is_some() { self.loads.len() } else { 0 };
+        let definitions = pre_data.len() + moved;
+        if definitions > 0 {
+            steps.push(Step::Definitions(definitions));
+        }
+        if !self.loads.is_empty() {
+            steps.push(Step::Rows(self.loads.len(), self.bytes()));
+        }
+        if !data.is_empty() || !forward.is_empty() {
+            steps.push(Step::Objects);
+        }
+        if post_data.len() + moved > 0 {
+            steps.push(Step::Keys(post_data.len() + moved));
+        }
+        if !links.is_empty() {
+            steps.push(Step::Links(links.len()));
+        }
+        steps
     }
 
     /// Why it cannot be done as it stands.
@@ -91,61 +121,34 @@ pub fn make(
     surroundings: &Surroundings,
 ) -> Result<Plan> {
     let archive = Archive::read(origin)?;
-    let selected = selected(&archive, origin, options)?;
-    let (pre_data, data, post_data) = by_section(&archive, &selected.entries, options);
-    let mut plan = Plan {
-        steps: Vec::new(),
-        checks: Vec::new(),
-        loads: if options.schema_only { Vec::new() } else { selected.loads },
-        tools: None,
-        archive,
-        pre_data,
-        data,
-        post_data,
-    };
-    plan.steps = steps(&plan, options);
-    preflight::look(origin, &mut plan, options, surroundings)?;
+    let mut target = Target::open(&archive, options)?;
+    let there = target.present(&archive, options)?;
+    let choice = choose(&archive, origin, options, &there)?;
+    let loads = loads(&archive, origin, options, &choice)?;
+    let steps = Vec::new();
+    let mut plan = Plan { steps, checks: Vec::new(), loads, tools: None, archive, choice };
+    preflight::look(origin, &mut plan, target, &there, options, surroundings)?;
+    plan.steps = plan.steps(options);
     Ok(plan)
 }
 
-struct Selected {
-    entries: HashSet<i32>,
-    loads: Vec<TableLoad>,
-}
-
-fn selected(archive: &Archive, origin: &Origin<'_>, options: &RestoreOptions) -> Result<Selected> {
-    let toc = &archive.toc;
-    let patterns = Patterns::new(&options.tables);
-    let all = origin.catalogue.tables.iter();
-    let names = all.clone().map(|table| (table.schema.as_str(), table.name.as_str()));
-    if let Some(pattern) = patterns.unused(names) {
-        return Err(Error::Usage(format!(
-            "no table of the snapshot fits '{pattern}'; 'restow tables' lists them"
-        )));
+/// The rows that are loaded, the largest tables first.
+fn loads(
+    archive: &Archive,
+    origin: &Origin<'_>,
+    options: &RestoreOptions,
+    choice: &Choice,
+) -> Result<Vec<TableLoad>> {
+    if options.schema_only {
+        return Ok(Vec::new());
     }
-    let is_wanted = |schema: &str, name: &str| patterns.is_empty() || patterns.fit(schema, name);
-    let mut wanted: HashSet<Name> = all
-        .clone()
-        .filter(|table| is_wanted(&table.schema, &table.name))
-        .map(|table| Name::new(table.schema.clone(), table.name.clone()))
-        .collect();
-    let entries = if patterns.is_empty() {
-        toc.entries.iter().map(|entry| entry.dump_id).collect()
-    } else {
-        let with_parts: Vec<Name> = with_partitions(toc, &wanted.into_iter().collect::<Vec<_>>());
-        let selection = select(toc, &with_parts);
-        wanted = with_parts.into_iter().collect();
-        // What ties a table to others goes when it is dropped: it must come back with it.
-        let links = selection.links.into_iter().filter(|_| options.clean);
-        selection.entries.into_iter().chain(links).collect()
-    };
-    let mut loads: Vec<TableLoad> = all
-        .filter(|table| wanted.contains(&Name::new(table.schema.clone(), table.name.clone())))
+    let tables = origin.catalogue.tables.iter().filter(|table| choice.has(table));
+    let mut loads: Vec<TableLoad> = tables
         .filter(|table| !table.stream.is_empty() && table.encoding != Encoding::Pages)
         .map(|table| load(archive, table, options))
         .collect::<Result<_>>()?;
     loads.sort_by_key(|load| std::cmp::Reverse(load.table.bytes));
-    Ok(Selected { entries, loads })
+    Ok(loads)
 }
 
 fn load(archive: &Archive, table: &Table, options: &RestoreOptions) -> Result<TableLoad> {
@@ -166,62 +169,4 @@ fn load(archive: &Archive, table: &Table, options: &RestoreOptions) -> Result<Ta
     };
     let is_new = !options.data_only && archive.toc.entries.iter().any(is_made);
     Ok(TableLoad { table: table.clone(), copy, target, is_new })
-}
-
-/// What pg_restore is not to do: we make the database, and load the rows.
-fn is_ours(entry: &TocEntry) -> bool {
-    matches!(entry.desc.as_str(), "DATABASE" | "DATABASE PROPERTIES" | "TABLE DATA")
-        || (matches!(entry.desc.as_str(), "COMMENT" | "ACL" | "SECURITY LABEL")
-            && entry.tag.starts_with("DATABASE "))
-}
-
-fn by_section(
-    archive: &Archive,
-    entries: &HashSet<i32>,
-    options: &RestoreOptions,
-) -> (HashSet<i32>, HashSet<i32>, HashSet<i32>) {
-    let all = sections(&archive.toc);
-    let ours: HashSet<i32> = archive
-        .toc
-        .entries
-        .iter()
-        .filter(|entry| is_ours(entry))
-        .map(|entry| entry.dump_id)
-        .collect();
-    let wanted = |ids: Vec<i32>| -> HashSet<i32> {
-        ids.into_iter().filter(|id| entries.contains(id) && !ours.contains(id)).collect()
-    };
-    let none = HashSet::new;
-    if options.into_schema.is_some() {
-        return (none(), none(), none());
-    }
-    let definitions = if options.data_only { none() } else { wanted(all.pre_data) };
-    let data = if options.schema_only { none() } else { wanted(all.data) };
-    let keys = if options.data_only { none() } else { wanted(all.post_data) };
-    (definitions, data, keys)
-}
-
-fn steps(plan: &Plan, options: &RestoreOptions) -> Vec<Step> {
-    let mut steps = Vec::new();
-    if options.create {
-        steps.push(Step::Create(options.database().to_owned()));
-    }
-    if options.clean {
-        steps.push(Step::Clean(plan.pre_data.len()));
-    }
-    let moved = if options.into_schema.is_some() { plan.loads.len() } else { 0 };
-    let definitions = plan.pre_data.len() + moved;
-    if definitions > 0 {
-        steps.push(Step::Definitions(definitions));
-    }
-    if !plan.loads.is_empty() {
-        steps.push(Step::Rows(plan.loads.len(), plan.bytes()));
-    }
-    if !plan.data.is_empty() {
-        steps.push(Step::Objects);
-    }
-    if plan.post_data.len() + moved > 0 {
-        steps.push(Step::Keys(plan.post_data.len() + moved));
-    }
-    steps
 }
