@@ -11,7 +11,7 @@ use crate::database::postgres::error::PgError;
 use crate::database::rows::copy_rows;
 use crate::database::source_error;
 use crate::error::{Error, Result};
-use crate::progress::Progress;
+use crate::progress::{Part, Progress};
 use crate::restore::StreamTarget;
 
 /// What was loaded.
@@ -34,6 +34,7 @@ pub fn load_all(
     loaded: &Loaded,
 ) -> Result<()> {
     progress.total_bytes.store(plan.bytes(), Ordering::Relaxed);
+    progress.total_parts.store(plan.loads.len() as u64, Ordering::Relaxed);
     let queue = Mutex::new(plan.loads.iter());
     let failed = AtomicBool::new(false);
     let worker = || {
@@ -90,7 +91,8 @@ fn one(
         copy.push_str(" WITH (FREEZE)");
     }
     client.copy_in(&copy).map_err(failed)?;
-    let mut rows = Rows { client, target: &load.target, bytes: 0 };
+    let part = progress.part(table.clone());
+    let mut rows = Rows { client, target: &load.target, bytes: 0, part: &part };
     let copied = copy_rows(origin, &load.table, &mut rows, progress);
     let bytes = rows.bytes;
     if let Err(error) = copied {
@@ -116,11 +118,13 @@ struct Rows<'a> {
     client: &'a mut Client,
     target: &'a str,
     bytes: u64,
+    part: &'a Part<'a>,
 }
 
 impl StreamTarget for Rows<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.bytes += bytes.len() as u64;
+        self.part.add(bytes.len() as u64);
         self.client.copy_write(bytes).map_err(|error| {
             // What the server has to say stands at the end of the conversation.
             let said = match error {
