@@ -62,7 +62,7 @@ pub fn copy_stream(
 }
 
 /// A stream of a snapshot; an error that names it where there is none.
-pub fn stream_of<'a>(snapshot: &'a Snapshot, name: impl AsRef<[u8]>) -> Result<&'a StreamEntry> {
+pub fn stream_of(snapshot: &Snapshot, name: impl AsRef<[u8]>) -> Result<&StreamEntry> {
     let name = name.as_ref();
     let missing = || Error::Missing { what: format!("stream {}", String::from_utf8_lossy(name)) };
     snapshot.stream(name).ok_or_else(missing)
