@@ -1,6 +1,7 @@
 //! Targets of restores of PostgreSQL: roles, rights, settings and limits of the server, and what is said
 //! where a restore fails.
 
+use crate::databases::configure;
 use crate::databases_guard::{restore, server};
 use crate::databases_restore::backed_up;
 use crate::postgres::Postgres;
@@ -149,4 +150,64 @@ fn rows_are_compared_in_one_encoding_and_put_back_under_any_key() {
     server.script("other", &std::fs::read_to_string(back).unwrap());
     let rows = "SELECT string_agg(k || v, ' ' ORDER BY k) FROM t";
     assert_eq!(server.sql("other", rows), "a1 b2 c3");
+}
+
+/// A table with partitions of partitions, with keys to and from other tables: attaching its indexes takes
+/// locks that foreign keys take in another order.
+const DEEP: &str = "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY);
+    INSERT INTO a SELECT generate_series(1, 100); INSERT INTO b SELECT generate_series(1, 100);
+    CREATE TABLE p (id int, k int, aid int REFERENCES a, bid int REFERENCES b, v text, PRIMARY KEY (id, k))
+      PARTITION BY LIST (k);
+    CREATE INDEX ON p (v); CREATE INDEX ON p (aid); CREATE UNIQUE INDEX ON p (k, id, aid);
+    DO $$ BEGIN FOR i IN 1..10 LOOP
+      EXECUTE format('CREATE TABLE p%s PARTITION OF p FOR VALUES IN (%s) PARTITION BY HASH (id)', i, i);
+      FOR j IN 0..2 LOOP EXECUTE format('CREATE TABLE p%s_%s PARTITION OF p%s FOR VALUES
+        WITH (MODULUS 3, REMAINDER %s)', i, j, i, j); END LOOP; END LOOP; END $$;
+    INSERT INTO p SELECT i, 1 + i % 10, 1 + i % 100, 1 + i % 100, 'v' || i FROM generate_series(1, 3000) i;
+    CREATE TABLE q (id int, k int, FOREIGN KEY (id, k) REFERENCES p); INSERT INTO q SELECT id, k FROM p LIMIT 9";
+
+#[test]
+fn partitions_of_partitions_come_back_by_several_jobs() {
+    let server = Postgres::version(18);
+    server.sql("postgres", "CREATE DATABASE shop");
+    server.script("shop", DEEP);
+    let program = Program::initialized();
+    let config = configure(&program, &server, "");
+    program.ok(&["--config", &config, "backup", "--source", "shop"], b"");
+    let into = server.dsn("postgres");
+    let broken =
+        "SELECT string_agg(indexrelid::regclass::text, ' ') FROM pg_index WHERE NOT indisvalid";
+    for number in 0..3 {
+        let name = format!("new{number}");
+        let words = ["restore", "--into", &into, "--database", &name, "--create", "--jobs", "4"];
+        program.ok(&words, b"");
+        assert_eq!(server.sql(&name, broken), "");
+        assert_eq!(server.sorted_dump(&name), server.sorted_dump("shop"));
+    }
+    let words = ["restore", "--into", &server.dsn("new0"), "--clean", "--yes-overwrite", "new0"];
+    program.ok(&words, b"");
+    assert_eq!(server.sorted_dump("new0"), server.sorted_dump("shop"));
+}
+
+#[test]
+fn rows_alone_that_came_half_are_not_doubled() {
+    let server = Postgres::version(15);
+    server.sql("postgres", "CREATE DATABASE shop");
+    server.script(
+        "shop",
+        "CREATE TABLE k (a int); INSERT INTO k SELECT generate_series(1, 10);
+         CREATE TABLE m (id int PRIMARY KEY); INSERT INTO m VALUES (1);
+         CREATE TABLE n (a int); INSERT INTO n VALUES (1)",
+    );
+    let program = Program::initialized();
+    let config = configure(&program, &server, "");
+    program.ok(&["--config", &config, "backup", "--source", "shop"], b"");
+    server.sql("shop", "TRUNCATE k, n");
+    let into = server.dsn("shop");
+    let words =
+        ["restore", "--into", &into, "--data-only", "--jobs", "1", "--yes-overwrite", "shop"];
+    let said = program.fails(&words, b"", 1);
+    assert!(said.contains("--table 'public.m'") && said.contains("would be doubled"), "{said}");
+    let loaded = server.sql("shop", "SELECT count(*) FROM k");
+    assert_eq!(said.contains("--table 'public.k'"), loaded == "0", "{said}");
 }

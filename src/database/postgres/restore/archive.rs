@@ -8,6 +8,7 @@ use tempfile::NamedTempFile;
 
 use super::Origin;
 use crate::catalogue::toc::{Toc, TocEntry, synthetic_head};
+use crate::database::leftover;
 use crate::error::{Error, Result};
 use crate::format::snapshot::StreamEntry;
 use crate::progress::Progress;
@@ -83,8 +84,7 @@ pub fn temporary(folder: &Path, bytes: &[u8]) -> Result<NamedTempFile> {
         path: folder.display().to_string(),
         source,
     };
-    let file = tempfile::Builder::new().prefix("restow-archive-").tempfile_in(folder);
-    let mut file = file.map_err(io)?;
+    let mut file = leftover::file(folder, "restow-archive-").map_err(io)?;
     file.write_all(bytes).map_err(io)?;
     file.flush().map_err(io)?;
     Ok(file)

@@ -1,5 +1,6 @@
 //! Loading the rows of tables by `COPY`, several tables at a time, each in a transaction of its own.
 
+use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -23,6 +24,23 @@ pub struct Loaded {
     pub rows: AtomicU64,
     /// Bytes of those.
     pub bytes: AtomicU64,
+    /// Where the tables go that are complete.
+    done: Mutex<HashSet<String>>,
+}
+
+impl Loaded {
+    /// How to load what is missing, and nothing twice.
+    pub fn rest(&self, plan: &Plan) -> String {
+        let done = self.done.lock().expect("no panics here");
+        let left = plan.loads.iter().filter(|load| !done.contains(&load.target));
+        let words: Vec<String> = left
+            .map(|it| format!("--table '{}.{}'", it.table.schema, it.table.name).replace('\n', " "))
+            .collect();
+        format!(
+            "tables that were loaded are complete, and would be doubled; to go on, run it again with {}",
+            words.join(" ")
+        )
+    }
 }
 
 /// Loads all tables of a plan. The first error stops the others.
@@ -107,6 +125,7 @@ fn one(
         return Err(source_error(&table, text));
     }
     client.query("COMMIT").map_err(failed)?;
+    loaded.done.lock().expect("no panics here").insert(load.target.clone());
     loaded.tables.fetch_add(1, Ordering::Relaxed);
     loaded.rows.fetch_add(count, Ordering::Relaxed);
     loaded.bytes.fetch_add(bytes, Ordering::Relaxed);

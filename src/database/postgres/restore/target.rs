@@ -66,7 +66,7 @@ pub fn execute(
         part("objects", &mut || objects::restore(origin, plan, options, &runner, progress))?;
     }
     if !choice.post_data.is_empty() {
-        part("keys", &mut || runner.restore(&choice.post_data, How::Jobs(options.jobs)))?;
+        part("keys", &mut || keys(&runner))?;
     } else if let Some(schema) = moved {
         part("keys", &mut || moved::make(plan, options, schema, &["CONSTRAINT", "INDEX"]))?;
     }
@@ -101,6 +101,27 @@ fn definitions(runner: &Runner<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Makes keys, indexes, triggers and what else comes after rows. Indexes of partitions are attached one after the
+/// other, with nothing beside it: two at a time, or one beside a foreign key of the same table, wait for each
+/// other's locks for ever, or leave the index of the whole table invalid.
+fn keys(runner: &Runner<'_>) -> Result<()> {
+    let Runner { plan, options, .. } = runner;
+    let jobs = || How::Jobs(options.jobs);
+    let all = &plan.choice.post_data;
+    let of = |wanted: &dyn Fn(&str) -> bool| -> HashSet<i32> {
+        let entries = plan.archive.toc.entries.iter().filter(|it| all.contains(&it.dump_id));
+        entries.filter(|it| wanted(&it.desc)).map(|it| it.dump_id).collect()
+    };
+    let attached = of(&|kind| kind == "INDEX ATTACH");
+    if attached.is_empty() {
+        return runner.restore(all, jobs());
+    }
+    let is_index = |kind: &str| matches!(kind, "INDEX" | "CONSTRAINT");
+    runner.restore(&of(&is_index), jobs())?;
+    runner.restore(&attached, How::One)?;
+    runner.restore(&of(&|kind| !is_index(kind) && kind != "INDEX ATTACH"), jobs())
+}
+
 /// Entries that a server has locks for in one transaction, however few it is set up for.
 const SMALL: usize = 500;
 
@@ -125,7 +146,7 @@ fn with_state(
     let database = options.database();
     let done = if done.is_empty() { "nothing".to_owned() } else { done.join(", ") };
     let again = if options.data_only {
-        "tables that were loaded are complete: name the others with --table".to_owned()
+        loaded.rest(plan)
     } else if options.create {
         format!("to go on, drop the database {database}, which it made, and run it again")
     } else {
@@ -170,6 +191,9 @@ impl Runner<'_> {
     }
 
     fn restore(&self, entries: &HashSet<i32>, how: How) -> Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
         // The whole head, and a list of what is wanted of it: several jobs must know what depends on what.
         let archive = &self.plan.archive;
         let file = archive.write(self.folder)?;
