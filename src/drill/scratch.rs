@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::database::leftover;
 use crate::progress::Progress;
@@ -17,8 +17,10 @@ use crate::store::pause::{Patience, Pause};
 /// What the server says.
 const LOG: &str = "log";
 const PREFIX: &str = "restow-drill-";
-/// How long a server may take to start, and to stop.
+/// How long a server may take to start.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long it has to end by itself.
+const ENDING: Duration = Duration::from_secs(3);
 
 /// The user that a server runs as where this process is root: servers refuse that.
 #[derive(Clone, Copy)]
@@ -113,6 +115,9 @@ impl Scratch {
         progress: &Progress,
         mut is_up: impl FnMut() -> bool,
     ) -> Result<(), String> {
+        if progress.is_interrupted() {
+            return Err("it was not started".to_owned());
+        }
         let log = self.folder.join(LOG);
         let mut options = std::fs::OpenOptions::new();
         options.append(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
@@ -161,8 +166,12 @@ impl Drop for Scratch {
             }
             let waiter = Patience::new(|| false);
             let started = Instant::now();
-            while matches!(server.try_wait(), Ok(None)) && started.elapsed() < PATIENCE {
+            while matches!(server.try_wait(), Ok(None)) && started.elapsed() < ENDING {
                 waiter.pause(Duration::from_millis(10));
+            }
+            // It may pass over the signal: who ignores it hands that down to his children.
+            if let Some(pid) = Pid::from_raw(server.id() as i32) {
+                let _ = kill_process_group(pid, Signal::KILL);
             }
             let _ = server.kill();
             let _ = server.wait();

@@ -104,3 +104,23 @@ fn a_restore_that_is_killed_leaves_nothing_of_a_dump() {
     }
     assert_eq!(server.sql("new", "SELECT to_regclass('t') IS NULL"), "t");
 }
+
+#[test]
+fn a_partitioned_table_of_a_dump_is_not_restored_without_its_rows() {
+    let server = server();
+    server.script(
+        "shop",
+        "CREATE TABLE ev (id int, k int) PARTITION BY LIST (k);
+         CREATE TABLE ev_1 PARTITION OF ev FOR VALUES IN (1); INSERT INTO ev VALUES (1, 1), (2, 1)",
+    );
+    let (program, _) = dumped(&server, &[]);
+    server.sql("postgres", "CREATE DATABASE new");
+    let into = server.dsn("new");
+    let said = program.fails(&["restore", "--into", &into, "--table", "public.ev"], b"", 2);
+    assert!(said.contains("public.ev is partitioned"), "{said}");
+    // A partition comes back where its table is.
+    server.sql("new", "CREATE TABLE ev (id int, k int) PARTITION BY LIST (k)");
+    let one = ["restore", "--into", &into, "--table", "public.ev_1", "--yes-overwrite", "new"];
+    program.ok(&one, b"");
+    assert_eq!(server.sql("new", "SELECT count(*) FROM ev"), "2");
+}

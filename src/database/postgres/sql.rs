@@ -16,7 +16,7 @@ use crate::database::pour::{Change, Piece, pieces_of, pour};
 use crate::database::{Surroundings, source_error};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::restore::stream_of;
+use crate::restore::{WriterTarget, copy_range, stream_of};
 
 /// The first minor version of each major one whose psql knows `\restrict` (PostgreSQL's release notes of
 /// August 2025); later ones all do.
@@ -51,6 +51,9 @@ pub fn plan(
 ) -> Result<SqlPlan> {
     let tables = wanted(origin.catalogue, options)?;
     let is_whole = options.tables.is_empty() && !options.schema_only;
+    if !options.tables.is_empty() {
+        refuse_partitioned(origin, &tables)?;
+    }
     let pieces = match is_whole {
         true => vec![Piece::Whole],
         false => pieces_of(origin.catalogue, &tables, options.schema_only),
@@ -89,6 +92,26 @@ fn wanted<'a>(catalogue: &'a Catalogue, options: &RestoreOptions) -> Result<Vec<
     }
     let fits = |it: &&Table| patterns.is_empty() || patterns.fit(&it.schema, &it.name);
     Ok(catalogue.tables.iter().filter(fits).collect())
+}
+
+/// A dump does not tell which tables are partitions of which: one without them would be empty.
+fn refuse_partitioned(origin: &Origin<'_>, tables: &[&Table]) -> Result<()> {
+    let stream = stream_of(origin.snapshot, &origin.catalogue.schema_stream)?;
+    for table in tables.iter().filter(|it| it.data.is_empty()) {
+        let mut target = WriterTarget { writer: Vec::new(), name: "memory".into() };
+        for range in &table.definition {
+            copy_range(origin.repository, stream, *range, &mut target, &Progress::default())?;
+        }
+        if String::from_utf8_lossy(&target.writer).contains("PARTITION BY") {
+            let (schema, name) = (&table.schema, &table.name);
+            let text = format!(
+                "{schema}.{name} is partitioned: of a plain dump it comes back only with all others, a partition \
+                 where its table is there"
+            );
+            return Err(Error::Usage(text));
+        }
+    }
+    Ok(())
 }
 
 fn look_at_versions(
