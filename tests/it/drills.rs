@@ -216,7 +216,7 @@ fn plain_dumps_are_drilled_and_owners_may_need_to_be_superusers() {
     let server = Postgres::version(15);
     server.script(
         "postgres",
-        "CREATE ROLE boss SUPERUSER; CREATE DATABASE shop; ALTER DATABASE shop SET statement_timeout = '1ms'",
+        "CREATE ROLE boss SUPERUSER; CREATE DATABASE shop; ALTER DATABASE shop SET statement_timeout = '300ms'",
     );
     server.script(
         "shop",
@@ -226,7 +226,7 @@ fn plain_dumps_are_drilled_and_owners_may_need_to_be_superusers() {
          ALTER EVENT TRIGGER noted OWNER TO boss",
     );
     let drills = Drills::new(server);
-    let ask = "[[drill.proof.assert]]\nsql = \"SELECT pg_sleep(0.01)::text = '' \"\n";
+    let ask = "[[drill.proof.assert]]\nsql = \"SELECT pg_sleep(0.5)::text = '' \"\n";
     let (code, said) = drills.run(&(bin(&drills.server) + ask), &[]);
     assert_eq!(code, 0, "{said}");
     let path = drills.program.path("plain.toml");
